@@ -1,0 +1,105 @@
+"""The tables of a training recipe: student, data, teacher signals, objectives, optimiser, run, export."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from kdstudio.catalogue.objectives import OBJECTIVES
+from kdstudio.catalogue.quantizations import QUANTIZATIONS
+from kdstudio.registry import Params
+
+
+class StudentTable(Params):
+    """Where the student comes from and how it is trained."""
+
+    source: Literal["teacher", "folder", "fresh"] = Field(
+        "teacher",
+        description="teacher: cut from the teacher's own GGUF; folder: a local Hugging Face folder; fresh: random weights.",
+    )
+    path: str = Field("", description="The GGUF file or folder; empty takes the recipe's teacher.")
+    layers: tuple[int, ...] = Field((), description="Layers to keep, by index; empty spreads `layer_count` evenly.")
+    layer_count: int = Field(0, ge=0, le=512, description="How many layers to keep (teacher) or build (fresh); 0 keeps all.")
+    hidden_size: int = Field(0, ge=0, le=16384, description="Width of a fresh student; 0 takes the teacher's.")
+    adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters (LoRA).")
+    lora_rank: int = Field(16, ge=1, le=512, description="Rank of the LoRA matrices.")
+    lora_alpha: float = Field(32.0, gt=0, le=1024, description="LoRA scale; the update is multiplied by alpha / rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the LoRA matrices.")
+
+
+class DataTable(Params):
+    """Which rows are learnt from, and which are held out to measure the gap."""
+
+    status: Literal["accepted", "any"] = Field("accepted", description="Rows that take part.")
+    held_out_tag: str = Field("", description="Prompts with this tag are held out; empty draws `held_out` at random.")
+    held_out: float = Field(0.1, ge=0, le=0.5, description="Share of the prompts held out, drawn by the run's seed.")
+    limit: int = Field(0, ge=0, description="Use at most this many training rows; 0 uses all.")
+    maximum_tokens: int = Field(1024, ge=8, le=131072, description="Longer conversations are left out and listed.")
+
+
+class TeacherTable(Params):
+    """The teacher whose signals the objectives read."""
+
+    name: str = Field("", description="A teacher of the project; empty when only reference text is needed.")
+    signals: Literal["dense", "stored"] = Field(
+        "stored", description="stored: top-k with tail from the vault; dense: the teacher runs beside the student."
+    )
+    top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
+
+
+class ObjectiveTable(Params):
+    """One objective with its weight and parameters."""
+
+    name: str
+    weight: float = Field(1.0, gt=0, le=1000, description="Its share in the loss.")
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> ObjectiveTable:
+        if self.name not in OBJECTIVES:  # a ValueError, so that the recipe's reader can add the line
+            raise ValueError(f"there is no objective called {self.name!r}; known: {', '.join(OBJECTIVES.keys())}")
+        object.__setattr__(self, "parameters", OBJECTIVES[self.name].params(**self.parameters).model_dump())
+        return self
+
+
+class OptimizerTable(Params):
+    """AdamW and its schedule (Loshchilov & Hutter, arXiv 1711.05101)."""
+
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after the warm-up.")
+    warmup_steps: int = Field(5, ge=0, description="Steps in which the rate rises from 0 to its peak.")
+    final_fraction: float = Field(0.1, ge=0, le=1, description="The last rate as a share of the peak.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
+    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the mean of squared gradients.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of matrices (not of norms and biases).")
+    clip_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone.")
+
+
+class RunTable(Params):
+    """How long, how fast and how carefully."""
+
+    steps: int = Field(0, ge=0, description="Optimiser steps; 0 takes `epochs`.")
+    epochs: float = Field(3.0, gt=0, le=1000, description="Passes over the training rows when `steps` is 0.")
+    rows_per_batch: int = Field(8, ge=1, le=4096, description="Rows in one forward pass.")
+    accumulation: int = Field(1, ge=1, le=1024, description="Forward passes for each optimiser step.")
+    seed: int = Field(0, ge=0, lt=2**31, description="The one seed of the run; every random choice comes from it.")
+    evaluate_every: int = Field(10, ge=1, description="Steps between two measurements on the held-out rows.")
+    checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where the student is trained.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device gains from it.")
+
+
+class ExportTable(Params):
+    """What is written when the student is done."""
+
+    quantizations: tuple[str, ...] = Field(("F16", "Q8_0"), description="GGUF formats.")
+    name: str = Field("", description="The model's name in its metadata; empty takes the recipe's title.")
+
+    @field_validator("quantizations")
+    @classmethod
+    def _supported(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [key for key in value if key.upper() not in QUANTIZATIONS]
+        if unknown:
+            raise ValueError(f"unknown quantization {unknown[0]!r}; known: {', '.join(QUANTIZATIONS.keys())}")
+        return tuple(key.upper() for key in value)

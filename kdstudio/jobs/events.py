@@ -1,0 +1,225 @@
+"""The journal's vocabulary: one JSON object a line, `v, seq, t, event, ...`.
+
+The journal is the truth about a job. A reader ignores an unterminated last line and events it does not know,
+refuses a newer major version, and may read the same line any number of times without harm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from kdstudio.errors import KnownError
+
+VERSION = 1
+MAXIMUM_LINE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events. `seq` counts from 1 in one run; `t` is UTC, ISO 8601."""
+
+    event: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """The child is up. `resumed_from` is the step or row count it continues at (0 for a new run)."""
+
+    event: ClassVar[str] = "started"
+    kind: str = ""
+    pid: int = 0
+    resumed_from: int = 0
+    total: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`done` of `total` units (`unit`: rows, steps, tokens, bytes), `rate` of `rate_unit` a second, `eta` in seconds."""
+
+    event: ClassVar[str] = "progress"
+    done: int = 0
+    total: int = 0
+    unit: str = "rows"
+    rate: float = 0.0
+    rate_unit: str = "tokens/s"
+    eta: float | None = None
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class Answer(Event):
+    """A teacher's raw answer, journalled before it is parsed; `key` names the request, so it is never asked again."""
+
+    event: ClassVar[str] = "answer"
+    key: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Row(Event):
+    """A row for the project: `kind` is prompt, response or preference; `row` the columns that `project` ingests."""
+
+    event: ClassVar[str] = "row"
+    kind: str = "response"
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Dropped(Event):
+    """A row that a step did not let through, and why; `prompt` is the prompt's id (0 if it has none)."""
+
+    event: ClassVar[str] = "dropped"
+    prompt: int = 0
+    step: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Metric(Event):
+    """Named figures at a step: loss, learning_rate, tokens_per_second, memory_bytes, held_out_forward_kl, ..."""
+
+    event: ClassVar[str] = "metric"
+    step: int = 0
+    values: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    """A text the student wrote at a step, beside the teacher's."""
+
+    event: ClassVar[str] = "sample"
+    step: int = 0
+    prompt: str = ""
+    student: str = ""
+    teacher: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint(Event):
+    """A complete checkpoint exists at `path` (relative to the run folder)."""
+
+    event: ClassVar[str] = "checkpoint"
+    step: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class State(Event):
+    """The job paused, resumed, or is stopping at a person's request (`state`: paused, running, stopping)."""
+
+    event: ClassVar[str] = "state"
+    state: str = "running"
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something the person should know that does not stop the job."""
+
+    event: ClassVar[str] = "warning"
+    title: str = ""
+    detail: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The job ended well; `result` holds the keys that `--json` promises for its kind. `stopped`: ended early on request."""
+
+    event: ClassVar[str] = "finished"
+    result: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The job ended badly: what the person is told, and the log's tail for a report."""
+
+    event: ClassVar[str] = "failed"
+    title: str = ""
+    detail: str = ""
+    hint: str = ""
+    log_tail: str = ""
+
+
+KINDS: dict[str, type[Event]] = {
+    kind.event: kind
+    for kind in (Started, Progress, Answer, Row, Dropped, Metric, Sample, Checkpoint, State, Warned, Finished, Failed)
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One decoded line of a journal."""
+
+    seq: int
+    t: str
+    event: Event
+
+
+def now() -> str:
+    """The time as journals and rows write it: UTC, ISO 8601, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def encode(event: Event, seq: int, t: str | None = None) -> bytes:
+    """One line with its newline. `finished` spreads its result beside its own keys, as `--json` promises.
+
+    Raises `KnownError` when the line would pass `MAXIMUM_LINE_BYTES`.
+    """
+    body = dataclasses.asdict(event)
+    if isinstance(event, Finished):
+        body = {**body.pop("result"), "stopped": event.stopped}
+    record = {"v": VERSION, "seq": seq, "t": t or now(), "event": event.event, **body}
+    try:
+        data = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a lone surrogate in a model's answer: only the escaped form carries it
+        data = json.dumps(record).encode() + b"\n"
+    if len(data) > MAXIMUM_LINE_BYTES:
+        raise KnownError("A journal line is too long", f"An event of kind {event.event!r} takes {len(data):,} bytes.")
+    return data
+
+
+def decode(line: bytes) -> Line | None:
+    """Read one terminated line. `None`: torn, too long, not JSON, or an event this version does not know.
+
+    Raises `KnownError` when the line was written by a newer major version.
+    """
+    if not line.endswith(b"\n") or len(line) > MAXIMUM_LINE_BYTES:
+        return None
+    try:
+        body = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(body, dict) or not isinstance(body.get("seq"), int):
+        return None
+    if not isinstance(body.get("v"), int) or body["v"] > VERSION:
+        raise KnownError(
+            "This run was written by a newer KD Studio",
+            f"Its journal has version {body.get('v')!r}; this program reads up to {VERSION}.",
+            "Update KD Studio to open it.",
+        )
+    event = _event(body)
+    return None if event is None else Line(body["seq"], str(body.get("t", "")), event)
+
+
+def _event(body: dict[str, Any]) -> Event | None:
+    kind = KINDS.get(str(body.get("event")))
+    if kind is None:
+        return None
+    if kind is Finished:
+        result = {key: value for key, value in body.items() if key not in ("v", "seq", "t", "event", "stopped")}
+        return Finished(result, bool(body.get("stopped", False)))
+    names = {item.name for item in dataclasses.fields(kind)}
+    try:
+        return kind(**{key: value for key, value in body.items() if key in names})
+    except TypeError:
+        return None

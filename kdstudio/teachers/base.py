@@ -1,0 +1,101 @@
+"""The teacher's protocol: what any source of knowledge offers to elicitation and training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from kdstudio.teachers.signals import SparseSignal
+
+Message = dict[str, Any]
+FinishReason = Literal["stop", "length", "error", "incomplete"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 means all; `seed` belongs to one request."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing to ask. `key` names it in the journal: the same key is never asked twice in a run."""
+
+    key: str
+    messages: tuple[Message, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer. `finish_reason` is "stop" only when the teacher ended by itself; `error` is set with "error"."""
+
+    key: str
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int = 0
+    tokens: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a teacher can do. `fingerprint` names the exact weights, `tokenizer` the exact vocabulary ("" if unknown)."""
+
+    generate: bool = True
+    top_k_log_probs: bool = False
+    full_distributions: bool = False
+    context_tokens: int = 0
+    vocabulary_size: int = 0
+    fingerprint: str = ""
+    tokenizer: str = ""
+    terms: str = ""
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """Where a teacher is: `gguf` (path), `openai` (url, model), `huggingface` (path) or `scripted` (path of a JSON script).
+
+    `key_name` names a secret, never holds one. `options` are kind-specific (context_tokens, threads, requests_at_once, ...).
+    """
+
+    name: str
+    kind: Literal["gguf", "openai", "huggingface", "scripted"]
+    path: str = ""
+    url: str = ""
+    model: str = ""
+    key_name: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Teacher(Protocol):
+    """A source of knowledge. Lives in a child process; closing it frees its memory."""
+
+    capabilities: Capabilities
+
+    def generate(self, requests: Iterable[Request], *, stop: Callable[[], bool] = ...) -> Iterator[Completion]:
+        """Yield completions as they finish, in any order. A failed request yields `finish_reason="error"`.
+
+        `stop` is asked between tokens; once true, nothing new is begun and unfinished requests are not yielded.
+        """
+        ...
+
+    def score(
+        self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], top_k: int, *, stop: Callable[[], bool] = ...
+    ) -> Iterator[tuple[int, SparseSignal]]:
+        """For (prompt ids, response ids) pairs yield (index, signal at each response token) as they are done.
+
+        Raises `KnownError` where `capabilities.top_k_log_probs` is false.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model or connection."""
+        ...
