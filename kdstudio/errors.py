@@ -29,13 +29,13 @@ class KnownError(Exception):
         return "\n".join(part for part in (self.title, self.detail, self.hint) if part)
 
 
-class BadInput(KnownError):
+class BadInput(KnownError):  # noqa: N818 -- a word that reads well where it is raised
     """What the person gave cannot be used as it is: a file, a flag, a recipe (exit code 2)."""
 
     exit_code = 2
 
 
-class Stopped(KnownError):
+class Stopped(KnownError):  # noqa: N818 -- not an error, an end
     """A person asked the job to stop; what was done is kept."""
 
     def __init__(self, detail: str = "") -> None:

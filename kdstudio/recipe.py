@@ -155,7 +155,12 @@ def _line_of(location: list[str | int], text: str) -> int:
         inside = not tables or (current.split(".")[0] == tables[0] and (not line.startswith("[[") or seen == index))
         if inside and tables and line.startswith("[[") and seen == index:
             table_line = number
-        if inside and (not tables or seen in (-1, index)) and line.split("=")[0].strip().strip("\"'") == key and "=" in line:
+        if (
+            inside
+            and (not tables or seen in (-1, index))
+            and line.split("=")[0].strip().strip("\"'") == key
+            and "=" in line
+        ):
             return number
     return table_line
 
@@ -169,7 +174,8 @@ def recipe_hash(recipe: Params) -> str:
 def override(recipe: RecipeT, assignments: Iterable[str]) -> RecipeT:
     """Apply `--set table.key=value` (values as TOML, bare words as text). Raises `BadInput` for an unknown key.
 
-    `objective.0.weight=2` reaches into a list; for an elicitation recipe `sample.max_tokens=60` names the first step of that type.
+    `objective.0.weight=2` reaches into a list; in an elicitation recipe `sample.max_tokens=60` names the first step
+    of that type.
     """
     tables = recipe.model_dump(mode="json")
     for assignment in assignments:
@@ -231,4 +237,6 @@ def find_elicitation_recipe(name: str) -> ElicitationRecipe:
         return recipes[name]
     if Path(name).suffix == ".toml" or Path(name).exists():
         return load_recipe(Path(name), ElicitationRecipe)
-    raise BadInput("Unknown recipe", f"There is no recipe called {name!r}.", f"Known: {', '.join(recipes)}; or give a .toml file.")
+    raise BadInput(
+        "Unknown recipe", f"There is no recipe called {name!r}.", f"Known: {', '.join(recipes)}; or give a .toml file."
+    )

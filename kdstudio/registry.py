@@ -62,7 +62,9 @@ class Registry(Generic[EntryT]):
             return self._entries[key]
         except KeyError:
             known = ", ".join(self._entries)
-            raise BadInput(f"Unknown {self.noun}", f"There is no {self.noun} called {key!r}.", f"Known: {known}.") from None
+            raise BadInput(
+                f"Unknown {self.noun}", f"There is no {self.noun} called {key!r}.", f"Known: {known}."
+            ) from None
 
     def __iter__(self) -> Iterator[EntryT]:
         return iter(self._entries.values())

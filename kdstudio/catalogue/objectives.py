@@ -28,14 +28,19 @@ class Objective(Entry):
 class SupervisedParams(Params):
     """Parameters of sequence-level distillation."""
 
-    label_smoothing: float = Field(0.0, ge=0, le=0.5, description="Share of the target spread over the whole vocabulary.")
+    label_smoothing: float = Field(
+        0.0, ge=0, le=0.5, description="Share of the target spread over the whole vocabulary."
+    )
 
 
 class ForwardKLParams(Params):
     """Parameters of forward KL."""
 
     temperature: float = Field(
-        1.0, gt=0, le=20, description="Softens both distributions; the loss is multiplied by its square (Hinton et al. 2015)."
+        1.0,
+        gt=0,
+        le=20,
+        description="Softens both distributions; the loss is multiplied by its square (Hinton et al. 2015).",
     )
 
 
@@ -45,7 +50,7 @@ OBJECTIVES: Registry[Objective] = Registry(
         Objective(
             key="forward_kl",
             label="Match (forward KL)",
-            when="The student shares the teacher's tokenizer: it learns the teacher's whole distribution at each token.",
+            when="With a teacher of the same tokenizer: the student learns its whole distribution at each token.",
             reference="https://arxiv.org/abs/1503.02531",
             params=ForwardKLParams,
             family="divergence",

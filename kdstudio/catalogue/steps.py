@@ -18,7 +18,9 @@ class PromptStep(Params):
 
     type: Literal["prompt"] = "prompt"
     system: str = Field("", description="Template of the system message; empty keeps the prompt's own.")
-    user: str = Field("", description="Template of the user's message; empty keeps the prompt's own messages as they are.")
+    user: str = Field(
+        "", description="Template of the user's message; empty keeps the prompt's own messages as they are."
+    )
     into: str = Field("request", description="Column that receives the messages.")
 
 
@@ -31,7 +33,9 @@ class SampleStep(Params):
     samples: int = Field(1, ge=1, le=64, description="Answers for each prompt.")
     max_tokens: int = Field(256, ge=1, le=32768, description="An answer longer than this is cut off.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the likeliest token; 1 samples freely.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share of the mass.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share of the mass."
+    )
     top_k: int = Field(0, ge=0, le=1000, description="Sample from this many likeliest tokens; 0 means all.")
     stop: tuple[str, ...] = Field((), description="Strings that end an answer.")
 
@@ -44,7 +48,9 @@ class ParseStep(Params):
     format: Literal["text", "tagged", "json"] = Field(
         "text", description="text: trimmed; tagged: <name>...</name>; json: an object's keys."
     )
-    into: tuple[str, ...] = Field(("response",), description="Columns that receive the parts (tags or keys of that name).")
+    into: tuple[str, ...] = Field(
+        ("response",), description="Columns that receive the parts (tags or keys of that name)."
+    )
 
 
 class FilterStep(Params):

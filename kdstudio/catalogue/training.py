@@ -16,11 +16,13 @@ class StudentTable(Params):
 
     source: Literal["teacher", "folder", "fresh"] = Field(
         "teacher",
-        description="teacher: cut from the teacher's own GGUF; folder: a local Hugging Face folder; fresh: random weights.",
+        description="teacher: cut from the teacher's GGUF; folder: a local Hugging Face folder; fresh: random weights.",
     )
     path: str = Field("", description="The GGUF file or folder; empty takes the recipe's teacher.")
     layers: tuple[int, ...] = Field((), description="Layers to keep, by index; empty spreads `layer_count` evenly.")
-    layer_count: int = Field(0, ge=0, le=512, description="How many layers to keep (teacher) or build (fresh); 0 keeps all.")
+    layer_count: int = Field(
+        0, ge=0, le=512, description="How many layers to keep (teacher) or build (fresh); 0 keeps all."
+    )
     hidden_size: int = Field(0, ge=0, le=16384, description="Width of a fresh student; 0 takes the teacher's.")
     adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters (LoRA).")
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the LoRA matrices.")
@@ -67,7 +69,9 @@ class OptimizerTable(Params):
     """AdamW and its schedule (Loshchilov & Hutter, arXiv 1711.05101)."""
 
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Peak learning rate.")
-    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="How the rate falls after the warm-up.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="How the rate falls after the warm-up."
+    )
     warmup_steps: int = Field(5, ge=0, description="Steps in which the rate rises from 0 to its peak.")
     final_fraction: float = Field(0.1, ge=0, le=1, description="The last rate as a share of the peak.")
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")

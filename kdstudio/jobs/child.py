@@ -148,8 +148,10 @@ class Job:
         except KnownError as error:
             self._finish(Failed(error.title, error.detail, error.hint, self._log_tail()))
         except MemoryError:
-            self._finish(Failed("Out of memory", "The job asked for more memory than there is.", _MEMORY_HINT, self._log_tail()))
-        except Exception as error:  # the last wall: whatever it is, the person gets words and the log its traceback
+            self._finish(
+                Failed("Out of memory", "The job asked for more memory than there is.", _MEMORY_HINT, self._log_tail())
+            )
+        except Exception as error:  # noqa: BLE001 -- the last wall: whatever it is, the person gets words and the log its traceback
             traceback.print_exc()
             self._finish(
                 Failed(
@@ -197,7 +199,7 @@ def main(arguments: list[str]) -> int:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        print(f"{run_folder} is served by another process.", file=sys.stderr)
+        sys.stderr.write(f"{run_folder} is served by another process.\n")
         return EXIT_BUSY
     secrets: dict[str, str] = json.loads(sys.stdin.readline() or "{}") if "--secrets" in arguments else {}
     _write_status(run_folder)

@@ -39,7 +39,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """`done` of `total` units (`unit`: rows, steps, tokens, bytes), `rate` of `rate_unit` a second, `eta` in seconds."""
+    """`done` of `total` units (`unit`: rows, steps, tokens, bytes), `rate` in `rate_unit`, `eta` in seconds."""
 
     event: ClassVar[str] = "progress"
     done: int = 0
@@ -132,7 +132,7 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The job ended well; `result` holds the keys that `--json` promises for its kind. `stopped`: ended early on request."""
+    """The job ended well; `result` holds the keys that `--json` promises for its kind. `stopped`: early, on request."""
 
     event: ClassVar[str] = "finished"
     result: dict[str, Any] = field(default_factory=dict)

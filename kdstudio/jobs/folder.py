@@ -53,7 +53,7 @@ def write_job(run_folder: Path, job: JobFile) -> None:
     """Freeze a job into its folder."""
     run_folder.mkdir(parents=True, exist_ok=True)
     tables = {"version": 1, **asdict(job), "secret_names": list(job.secret_names)}
-    files.write_text(run_folder / JOB_NAME, tomlkit.dumps(_plain(tables)))
+    files.write_text(run_folder / JOB_NAME, tomlkit.dumps(plain(tables)))
 
 
 def read_job(run_folder: Path) -> JobFile:
@@ -68,14 +68,16 @@ def read_job(run_folder: Path) -> JobFile:
             secret_names=tuple(tables.get("secret_names", ())),
         )
     except (OSError, KeyError, ValueError) as error:
-        raise BadInput("This is not a run folder", f"{run_folder}: {error}.", "Choose a folder inside runs/.") from error
+        raise BadInput(
+            "This is not a run folder", f"{run_folder}: {error}.", "Choose a folder inside runs/."
+        ) from error
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """TOML knows no null: absent and empty mean the same in our tables."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return [_plain(item) for item in value if item is not None] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    return [plain(item) for item in value if item is not None] if isinstance(value, list | tuple) else value
 
 
 def write_status(run_folder: Path, status: Status) -> None:

@@ -55,10 +55,9 @@ def launch(run_folder: Path, secrets: dict[str, str], *, attached: bool) -> subp
             creationflags=flags,
             close_fds=True,
         )
-    assert process.stdin is not None
-    if secrets:
-        process.stdin.write(json.dumps(secrets).encode() + b"\n")
+    if process.stdin is not None:
+        process.stdin.write(json.dumps(secrets).encode() + b"\n" if secrets else b"")
         process.stdin.flush()
-    if not attached:
-        process.stdin.close()
+        if not attached:
+            process.stdin.close()
     return process

@@ -99,7 +99,7 @@ class Supervisor:
         run_files.request(self._project.runs_folder / run_id, "pause")
 
     def stop(self, run_id: str) -> None:
-        """Ask a run to stop; what was done is kept. One that does not answer is terminated after 10 s, killed after 20."""
+        """Ask a run to stop; what was done is kept. Without an answer: terminated after 10 s, killed after 20 s."""
         with self._lock:
             run_files.request(self._project.runs_folder / run_id, "stop")
             watched = self._watch(run_id)
@@ -194,7 +194,12 @@ class Supervisor:
                     self._project.runs.set_state(run_id, state, result=finished.result)
                 case Failed() as failed:
                     watched.ended = True
-                    error = {"title": failed.title, "detail": failed.detail, "hint": failed.hint, "log": failed.log_tail}
+                    error = {
+                        "title": failed.title,
+                        "detail": failed.detail,
+                        "hint": failed.hint,
+                        "log": failed.log_tail,
+                    }
                     self._project.runs.set_state(run_id, "failed", error=error)
 
     def _judge(self, run_id: str, watched: _Watched, *, alive: bool) -> None:
@@ -244,5 +249,5 @@ class Supervisor:
 
 
 def _work_hash(kind: str, parameters: dict[str, Any]) -> str:
-    canonical = json.dumps([kind, parameters], sort_keys=True, default=str)
+    canonical = json.dumps([kind, run_files.plain(parameters)], sort_keys=True, default=str)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()

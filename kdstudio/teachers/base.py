@@ -47,7 +47,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a teacher can do. `fingerprint` names the exact weights, `tokenizer` the exact vocabulary ("" if unknown)."""
+    """What a teacher can do. `fingerprint` names the weights, `tokenizer` the vocabulary ("" if unknown)."""
 
     generate: bool = True
     top_k_log_probs: bool = False
@@ -61,9 +61,9 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """Where a teacher is: `gguf` (path), `openai` (url, model), `huggingface` (path) or `scripted` (path of a JSON script).
+    """Where a teacher is: `gguf` (path), `openai` (url, model), `huggingface` (path), `scripted` (path of a script).
 
-    `key_name` names a secret, never holds one. `options` are kind-specific (context_tokens, threads, requests_at_once, ...).
+    `key_name` names a secret, never holds one. `options` depend on the kind (context_tokens, threads, ...).
     """
 
     name: str

@@ -1,0 +1,298 @@
+"""Verbs that start a job and follow it: elicit, signals, train, resume, evaluate, export, chat."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdstudio import recipe as recipes
+from kdstudio import secrets
+from kdstudio.cli.output import JsonFlag, ProjectPath, duration, follow, opened, say, show
+from kdstudio.errors import BadInput
+from kdstudio.jobs.supervisor import Supervisor
+from kdstudio.models.gguf_header import read_header
+from kdstudio.project import Project
+
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one key, as table.key=value.")]
+Limit = Annotated[int, typer.Option(min=0, help="At most this many rows; 0 means all.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the job goes on by itself.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command line."""
+    for name, verb in (
+        ("elicit", elicit),
+        ("signals", signals),
+        ("train", train),
+        ("resume", resume),
+        ("evaluate", evaluate),
+        ("export", export),
+        ("chat", chat),
+    ):
+        app.command(name)(verb)
+
+
+def teacher_of(project: Project, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A teacher's description and its secrets. An empty name takes the only teacher there is."""
+    known = project.teachers.list()
+    if not name and len(known) == 1:
+        spec = known[0].spec
+    elif not name:
+        names = ", ".join(item.spec.name for item in known)
+        raise BadInput(
+            "Which teacher?",
+            f"The project has {len(known)} teachers.",
+            f"Add --teacher NAME ({names})." if known else _ADD,
+        )
+    else:
+        spec = project.teachers.get(name).spec
+    key = secrets.find(spec.key_name)
+    return asdict(spec), {spec.key_name: key} if key else {}
+
+
+_ADD = "Add one with: kdstudio teacher add PROJECT NAME --gguf FILE"
+
+
+def run_job(
+    path: Path,
+    kind: str,
+    parameters: dict[str, Any],
+    *,
+    as_json: bool,
+    title: str,
+    keys: dict[str, str] | None = None,
+    detach: bool = False,
+) -> dict[str, Any]:
+    """Start a job of an existing project and follow it to its end; returns its result with the run's id."""
+    with opened(path) as project:
+        return run_job_in(project, kind, parameters, as_json=as_json, title=title, keys=keys, detach=detach)
+
+
+def run_job_in(
+    project: Project,
+    kind: str,
+    parameters: dict[str, Any],
+    *,
+    as_json: bool,
+    title: str,
+    keys: dict[str, str] | None = None,
+    detach: bool = False,
+) -> dict[str, Any]:
+    """As `run_job`, in a project that is already open."""
+    supervisor = Supervisor(project)
+    run_id = supervisor.start(kind, parameters, title=title, secrets=keys, attached=not detach)
+    if detach:
+        show(
+            {"run": run_id},
+            as_json=as_json,
+            text=f"Run {run_id} goes on by itself; see: kdstudio jobs {project.folder}",
+        )
+        return {"run": run_id}
+    say(f"{title} (run {run_id})")
+    return {"run": run_id, **follow(supervisor, project, run_id, as_json=as_json)}
+
+
+def elicit(
+    project: ProjectPath,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's id, or a .toml file.")] = "answer",
+    teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
+    limit: Limit = 0,
+    tag: Annotated[str, typer.Option(help="Only prompts with this tag.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    set_: Settings = None,
+    detach: Detach = False,
+    json: JsonFlag = False,
+) -> None:
+    """Ask a teacher about the project's prompts and keep its answers as responses."""
+    chosen = recipes.override(recipes.find_elicitation_recipe(recipe), set_ or [])
+    with opened(project) as target:
+        spec, keys = teacher_of(target, teacher)
+        parameters = elicitation_parameters(chosen, spec, limit=limit, tag=tag, seed=seed)
+        result = run_job_in(
+            target,
+            "elicit",
+            parameters,
+            as_json=json,
+            title=f"{chosen.recipe.title} by {spec['name']}",
+            keys=keys,
+            detach=detach,
+        )
+    if not json and not detach:
+        text = f"{result.get('rows', 0):,} rows, {result.get('tokens', 0):,} tokens"
+        show(result, as_json=False, text=f"{text} at {result.get('tokens_per_second', 0):,.1f} tokens/s")
+
+
+def elicitation_parameters(
+    chosen: recipes.ElicitationRecipe, spec: dict[str, Any], *, limit: int = 0, tag: str = "", seed: int = 0
+) -> dict[str, Any]:
+    """The frozen parameters of an elicitation job."""
+    return {
+        "recipe": chosen.model_dump(mode="json"),
+        "recipe_hash": recipes.recipe_hash(chosen),
+        "teacher": spec,
+        "status": "any",
+        "tag": tag,
+        "limit": limit,
+        "seed": seed,
+        "values": {},
+    }
+
+
+def signals(
+    project: ProjectPath,
+    teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
+    top_k: Annotated[int, typer.Option(min=1, max=1024, help="Log-probs stored for each token.")] = 50,
+    limit: Limit = 0,
+    detach: Detach = False,
+    json: JsonFlag = False,
+) -> None:
+    """Store the teacher's signals for the accepted responses."""
+    with opened(project) as target:
+        spec, keys = teacher_of(target, teacher)
+        parameters = {"teacher": spec, "top_k": top_k, "limit": limit}
+        result = run_job_in(
+            target, "signals", parameters, as_json=json, title=f"Signals of {spec['name']}", keys=keys, detach=detach
+        )
+    if not json and not detach:
+        mass, size = result.get("captured_mass", 0.0), result.get("bytes_per_token", 0.0)
+        text = f"{result.get('tokens', 0):,} tokens at {result.get('tokens_per_second', 0):,.0f} tokens/s"
+        show(result, as_json=False, text=f"{text}, {mass:.2%} of the mass, {size:.0f} bytes a token")
+
+
+def train(
+    project: ProjectPath,
+    recipe: Annotated[Path, typer.Argument(help="The training recipe, a .toml file.")],
+    set_: Settings = None,
+    detach: Detach = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train a student as the recipe says. The same recipe again continues a broken run."""
+    chosen = recipes.override(recipes.load_recipe(recipe, recipes.TrainingRecipe), set_ or [])
+    with opened(project) as target:
+        parameters, keys = training_parameters(target, chosen)
+        result = run_job_in(
+            target, "train", parameters, as_json=json, title=chosen.recipe.title, keys=keys, detach=detach
+        )
+    if not json and not detach:
+        text = f"Run {result['run']}: {result.get('steps')} steps in {duration(result.get('seconds', 0))}"
+        show(result, as_json=False, text=f"{text}; {_figures(result.get('final', {}))}")
+
+
+def training_parameters(project: Project, chosen: recipes.TrainingRecipe) -> tuple[dict[str, Any], dict[str, str]]:
+    """The frozen parameters of a training job, and its secrets."""
+    needs_teacher = chosen.teacher.name or chosen.student.source == "teacher"
+    spec, keys = teacher_of(project, chosen.teacher.name) if needs_teacher else ({}, {})
+    return {"recipe": chosen.model_dump(mode="json"), "recipe_hash": recipes.recipe_hash(chosen), "teacher": spec}, keys
+
+
+def _figures(values: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, int | float)
+    )
+
+
+def resume(
+    project: ProjectPath,
+    run: Annotated[str, typer.Argument(help="The run's id.")],
+    detach: Detach = False,
+    json: JsonFlag = False,
+) -> None:
+    """Continue a paused, stopped or broken run where it left off."""
+    with opened(project) as target:
+        supervisor = Supervisor(target)
+        supervisor.resume(run, attached=not detach)
+        if detach:
+            show({"run": run}, as_json=json, text=f"Run {run} goes on by itself")
+            return
+        result = follow(supervisor, target, run, as_json=json)
+    if not json:
+        show(result, as_json=True)
+
+
+def evaluate(
+    project: ProjectPath,
+    what: Annotated[str, typer.Argument(help="A run's id, or a GGUF file.")],
+    teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
+    limit: Limit = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Measure the gap between a student and its teacher on the held-out rows."""
+    with opened(project) as target:
+        spec, keys = teacher_of(target, teacher)
+        is_file = what.endswith(".gguf")
+        if is_file:
+            read_header(Path(what))
+        else:
+            target.runs.get(what)
+        student = {"gguf": str(Path(what).absolute())} if is_file else {"run": what}
+        parameters = {**student, "teacher": spec, "limit": limit, "samples": 6}
+        result = run_job_in(
+            target, "evaluate", parameters, as_json=False, title=f"Evaluate {Path(what).name}", keys=keys
+        )
+    show(result, as_json=json, text=_figures(result))
+
+
+def export(
+    project: ProjectPath,
+    run: Annotated[str, typer.Argument(help="The training run's id.")],
+    quantize: Annotated[str, typer.Option(help="GGUF formats, separated by commas.")] = "F16,Q8_0",
+    name: Annotated[str, typer.Option(help="The model's name; empty takes the recipe's title.")] = "",
+    json: JsonFlag = False,
+) -> None:
+    """Write the student as GGUF files, each loaded again and compared with what was trained."""
+    wanted = [item.strip() for item in quantize.split(",") if item.strip()]
+    try:
+        formats = recipes.ExportTable(quantizations=tuple(wanted)).quantizations
+    except ValueError as error:
+        raise BadInput(
+            "Unknown quantization",
+            str(error).split("Value error, ")[-1].split(" [type")[0],
+            "For example: --quantize Q8_0,Q4_K_M",
+        ) from error
+    with opened(project) as target:
+        target.runs.get(run)
+        parameters = {"run": run, "quantizations": list(formats), "name": name}
+        result = run_job_in(target, "export", parameters, as_json=False, title=f"Export {name or run}")
+    lines = [_exported_line(item) for item in result.get("files", [])]
+    show(result, as_json=json, text="\n".join(lines))
+
+
+def _exported_line(item: dict[str, Any]) -> str:
+    agreement = f"top-1 {item.get('top1_agreement', 0):.2%}  KL {item.get('kl', 0):.2e}"
+    verdict = "passed" if item["passed"] else "MISSED"
+    return f"{item['quantization']:<7} {item['bytes'] / 1e6:8.1f} MB  {agreement}  {verdict}  {item['path']}"
+
+
+def chat(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    prompt: Annotated[str, typer.Option(help="Ask this and leave; without it, a conversation.")] = "",
+    system: Annotated[str, typer.Option(help="The system message.")] = "",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = 0.0,
+    json: JsonFlag = False,
+) -> None:
+    """Talk to a GGUF file, offline."""
+    read_header(file)
+    from kdstudio.jobs.chat import chat_once
+
+    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    while True:
+        text = prompt or _ask_person()
+        if not text:
+            return
+        messages.append({"role": "user", "content": text})
+        answer = chat_once(file, messages, max_tokens=max_tokens, temperature=temperature)
+        show(answer, as_json=json, text=str(answer["text"]))
+        if prompt:
+            return
+        messages.append({"role": "assistant", "content": answer["text"]})
+
+
+def _ask_person() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return ""
