@@ -146,11 +146,11 @@ def _summary(result: dict[str, Any]) -> str:
     before, after = result["kl_before"], result["kl_after"]
     student, teacher = result["student"], result["teacher"]
     lines = [
-        "Held-out divergence to the teacher (forward KL, nats a token): "
-        f"{before:.3f} before, {after:.3f} after: {1 - after / before:.1%} less.",
+        "Held-out divergence to the teacher (forward KL, nats a token):",
+        f"  {before:.3f} before, {after:.3f} after: {1 - after / before:.1%} less.",
         f"The likeliest token agrees on {result['top1_after']:.1%} of held-out tokens.",
-        f"Student: {student['parameters'] / 1e6:.1f}M parameters, "
-        f"{student['share']:.1%} of the teacher's {teacher['parameters'] / 1e6:.1f}M.",
+        f"Teacher: {teacher['parameters'] / 1e6:.1f}M parameters.",
+        f"Student: {student['parameters'] / 1e6:.1f}M parameters, {student['share']:.1%} of the teacher's.",
     ]
     for item in result["files"]:
         agreement = f"agrees with what was trained on {item['top1_agreement']:.2%} of tokens"

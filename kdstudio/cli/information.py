@@ -85,8 +85,8 @@ def _readable(report: dict[str, Any]) -> str:
     lines = [
         f"KD Studio {report['kdstudio']}, Python {report['python']} ({sys.executable})",
         f"{report['system']}, {report['cores']} cores",
-        f"Memory: {readable_bytes(report['memory_bytes'])}, {readable_bytes(report['memory_free_bytes'])} free; "
-        f"disk: {readable_bytes(report['disk_free_bytes'])} free",
+        f"Memory: {readable_bytes(report['memory_bytes'])}, {readable_bytes(report['memory_free_bytes'])} free",
+        f"Disk: {readable_bytes(report['disk_free_bytes'])} free",
         f"Devices: {', '.join(report['devices'])}",
         "Packages: " + ", ".join(f"{name} {version}" for name, version in report["packages"].items() if version),
     ]
