@@ -16,10 +16,22 @@ from requirements_check import QT_LIBRARIES, absent, packages
 
 FOLDER = "qt-libraries"
 
+# OpenGL's drivers come with the loader's packages. Nothing of ours draws through them, and they are 150 MB.
+DRIVERS = ("libegl-mesa", "libgl1-mesa", "libglx-mesa", "libgbm", "libllvm", "libz3", "mesa-")
+
 
 def possible() -> bool:
     """Whether this system has the two programs that fetch and unpack Debian packages."""
     return shutil.which("apt-get") is not None and shutil.which("dpkg-deb") is not None
+
+
+def quietly(*command: str) -> None:
+    """Runs a command and keeps what it says for the case that it fails.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def fetch(work: Path, names: str) -> list[Path]:
@@ -39,7 +51,7 @@ def fetch(work: Path, names: str) -> list[Path]:
         f"Dir::Cache::srcpkgcache={work / 'src.bin'}",
     ]
     for verb in (["update"], ["install", "--download-only", "--no-install-recommends", *names.split()]):
-        subprocess.run([*command, *verb], check=True, capture_output=True, text=True)
+        quietly(*command, *verb)
     return sorted((work / "archives").glob("*.deb"))
 
 
@@ -61,15 +73,15 @@ def bring(environment: Path, say: Callable[[str], None]) -> bool:
     work = environment / "qt-packages"
     try:
         for package in fetch(work, wanted):
-            subprocess.run(
-                ["dpkg-deb", "-x", str(package), str(work / "unpacked")], check=True, capture_output=True, text=True
-            )
+            if not package.name.startswith(DRIVERS):
+                quietly("dpkg-deb", "-x", str(package), str(work / "unpacked"))
     except subprocess.CalledProcessError as error:
-        say(f"That did not work: {(error.stderr or '').strip().splitlines()[-1:]}")
+        say(f"That did not work: {(str(error.stderr).strip().splitlines() or [str(error)])[-1]}")
         return False
     target.mkdir(exist_ok=True)
     for library in (work / "unpacked").glob("**/lib/**/*.so*"):
-        if library.is_file():  # through links: a link's target lies beside it, so a copy of the content will do
+        # libX11.so.6, as it is asked for, but not the libX11.so.6.4.0 that this is a link to.
+        if library.name.rpartition(".so")[2].count(".") <= 1:
             shutil.copy2(library, target / library.name)
     shutil.rmtree(work)
     return not absent(QT_LIBRARIES, target)

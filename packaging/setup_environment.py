@@ -103,13 +103,14 @@ def install(environment: Path, torch_build: str) -> int:
     if pip(environment, "-c", str(CONSTRAINTS), "-e", f"{ROOT}[local,dev]") != 0:
         say("pip could not install everything; its message is above. What is installed stays: run this again to go on.")
         return 1
-    brought = qt_libraries.bring(environment, say)
-    if not starts(environment, ENGINE):
-        return 1
-    if not brought or not starts(environment, WINDOW):
+    return 0 if starts(environment, ENGINE) else 1
+
+
+def check_window(environment: Path) -> None:
+    """Sees to it that Qt can start; where that cannot be had, says so, since the command line works without."""
+    if not qt_libraries.bring(environment, say):
         say("The command line is ready, the window is not:")
-        print(requirements_check.report(requirements_check.qt_missing()))
-    return 0
+        print(requirements_check.report(requirements_check.qt_missing(environment / qt_libraries.FOLDER)))
 
 
 def main() -> int:
@@ -122,6 +123,7 @@ def main() -> int:
     torch_build = choose_torch(arguments.torch)
     stamp, wanted = environment / "kdstudio-setup.txt", fingerprint(torch_build)
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+        check_window(environment)
         return 0
     found = requirements_check.python_missing() + requirements_check.compiler_missing()
     if found:
@@ -131,6 +133,8 @@ def main() -> int:
     code = install(environment, torch_build)
     if code:
         return code
+    check_window(environment)
+    starts(environment, WINDOW)
     stamp.write_text(wanted, encoding="utf-8")
     say(f"Done in {time.monotonic() - started:.0f} s.")
     return 0
