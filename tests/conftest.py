@@ -1,0 +1,23 @@
+"""Every test has a home of its own, no screen, no keyring and no network clients that phone a hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Two test processes' worth of spinning threads would otherwise fight for the cores at each barrier.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Settings, data and caches of this test, inherited by the children it starts."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("KDSTUDIO_HOME", str(home))
+    yield home
