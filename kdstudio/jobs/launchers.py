@@ -26,6 +26,8 @@ def child_environment() -> dict[str, str]:
         TOKENIZERS_PARALLELISM="false",
         PYTHONUNBUFFERED="1",
         PYTHONIOENCODING="utf-8",
+        # Waiting threads must not spin: on a shared machine each barrier would otherwise cost a time slice.
+        OMP_WAIT_POLICY=environment.get("OMP_WAIT_POLICY", "PASSIVE"),
         OMP_NUM_THREADS=environment.get("OMP_NUM_THREADS", threads),
         MKL_NUM_THREADS=environment.get("MKL_NUM_THREADS", threads),
     )
