@@ -16,9 +16,9 @@ from kdstudio.cli.run_verbs import elicitation_parameters, run_job_in, training_
 from kdstudio.errors import KnownError
 from kdstudio.files import readable_bytes
 from kdstudio.models.gguf_header import read_header
+from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.project.exchange import import_file
-from kdstudio.teachers.base import TeacherSpec
 from kdstudio.teachers.sample import ensure_sample_teacher
 
 TEACHER_NAME = "SmolLM2 135M"

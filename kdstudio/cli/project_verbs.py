@@ -12,10 +12,10 @@ import typer
 from kdstudio.cli.output import JsonFlag, ProjectPath, duration, opened, show
 from kdstudio.errors import BadInput
 from kdstudio.models.gguf_header import fingerprint, read_header
+from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.project.exchange import FORMATS, export_file, import_file
 from kdstudio.project.table import RowQuery, RowTable
-from kdstudio.teachers.base import TeacherSpec
 
 KINDS = {"prompts": "prompt", "responses": "response", "preferences": "preference"}
 teacher_app = typer.Typer(help="The project's teachers.", no_args_is_help=True)

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.signals import SparseSignal
+
+__all__ = ["Capabilities", "Completion", "FinishReason", "Message", "Request", "Sampling", "Teacher", "TeacherSpec"]
 
 Message = dict[str, Any]
 FinishReason = Literal["stop", "length", "error", "incomplete"]
@@ -57,22 +60,6 @@ class Capabilities:
     fingerprint: str = ""
     tokenizer: str = ""
     terms: str = ""
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """Where a teacher is: `gguf` (path), `openai` (url, model), `huggingface` (path), `scripted` (path of a script).
-
-    `key_name` names a secret, never holds one. `options` depend on the kind (context_tokens, threads, ...).
-    """
-
-    name: str
-    kind: Literal["gguf", "openai", "huggingface", "scripted"]
-    path: str = ""
-    url: str = ""
-    model: str = ""
-    key_name: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 class Teacher(Protocol):

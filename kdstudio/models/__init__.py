@@ -1,0 +1,1 @@
+"""What can be known of a model file without loading it."""
