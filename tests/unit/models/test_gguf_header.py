@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import random
 import shutil
 import struct
@@ -16,7 +16,7 @@ from gguf.constants import GGML_QUANT_SIZES, LlamaFileType
 from kdstudio.errors import BadInput
 from kdstudio.models import gguf_types
 from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
-from kdstudio.models.gguf_reader import LongArray, vocabulary_fingerprint
+from kdstudio.models.gguf_reader import Cursor, LongArray, vocabulary_fingerprint
 from tests.tiny import SPECIAL, tiny_gguf, tiny_model, vocabulary
 
 
@@ -138,13 +138,13 @@ def _use(header: GGUFHeader) -> None:
     assert isinstance(header.quantization, str)
 
 
-def test_thousands_of_mutants_raise_nothing_but_bad_input(tmp_path: Path) -> None:
+def test_thousands_of_mutants_raise_nothing_but_bad_input() -> None:
     """Flipped bytes, overwritten numbers, cuts and repeated pieces, mostly in the header."""
     good = tiny_model(layers=2).read_bytes()
     header_end = read_header(tiny_model(layers=2)).data_offset
-    rng, path, slowest, accepted = random.Random(7), tmp_path / "mutant.gguf", 0.0, 0
+    rng, path, slowest, accepted = random.Random(7), Path("mutant.gguf"), 0.0, 0
     numbers = [0, 1, 7, 0xFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
-    for _ in range(3000):
+    for _ in range(5000):
         data = bytearray(good[: header_end + 4096])
         for _ in range(rng.randint(1, 4)):
             at = rng.choice([rng.randrange(header_end), rng.randrange(min(2000, header_end)), rng.randrange(4, 64)])
@@ -159,15 +159,14 @@ def test_thousands_of_mutants_raise_nothing_but_bad_input(tmp_path: Path) -> Non
                     del data[at : at + rng.randint(1, 64)]
         if rng.random() < 0.2:
             del data[rng.randrange(len(data)) :]
-        path.write_bytes(data)
-        if rng.random() < 0.7:
-            os.truncate(path, len(good))  # the weights' bytes do not matter, only that they are there
+        size = len(good) if rng.random() < 0.7 else len(data)  # the weights' bytes do not matter, only their number
         began = time.process_time()
         try:
-            _use(read_header(path))
+            found = Cursor(path, io.BytesIO(data), size).header()
+            _use(GGUFHeader(path, found.metadata, found.tensors, size, found.data_offset, found.tokenizer_fingerprint))
             accepted += 1
         except BadInput:
             pass
         slowest = max(slowest, time.process_time() - began)
-    assert 0 < accepted < 2500
+    assert 0 < accepted < 4000
     assert slowest < 1.0  # no bomb; what it usually takes is a millisecond
