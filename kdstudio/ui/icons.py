@@ -28,12 +28,12 @@ def svg_text(name: str, colour: str) -> str:
 
 
 @lru_cache(maxsize=512)
-def _pixmap(name: str, colour: str, size: int, ratio: float) -> QPixmap:
+def _pixmap(name: str, colour: str, size: int, ratio: float, gap: int = 0) -> QPixmap:
     renderer = QSvgRenderer(QByteArray(svg_text(name, colour).encode()))
-    pixels = QPixmap(round(size * ratio), round(size * ratio))
+    pixels = QPixmap(round((size + gap) * ratio), round(size * ratio))
     pixels.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixels)
-    renderer.render(painter, QRectF(0, 0, pixels.width(), pixels.height()))
+    renderer.render(painter, QRectF(0, 0, pixels.height(), pixels.height()))
     painter.end()
     pixels.setDevicePixelRatio(ratio)
     return pixels
@@ -44,13 +44,16 @@ def pixmap(name: str, colour: str = "dim", size: int = SIZE, ratio: float = 1.0)
     return _pixmap(name, theme().colour(colour).name(), size, ratio)
 
 
-def icon(name: str, colour: str = "dim", size: int = SIZE) -> QIcon:
-    """An icon in the colour of a token, sharp at pixel ratios 1 and 2. It does not follow the theme by itself."""
+def icon(name: str, colour: str = "dim", size: int = SIZE, gap: int = 0) -> QIcon:
+    """An icon in the colour of a token, sharp at pixel ratios 1 and 2, with `gap` empty pixels at its right.
+
+    It does not follow the theme by itself; `set_icon` makes one that does.
+    """
     made = QIcon()
     faded = mix(theme().tokens.dim, theme().tokens.surface, 0.5)
     for ratio in (1.0, 2.0):
-        made.addPixmap(pixmap(name, colour, size, ratio))
-        made.addPixmap(_pixmap(name, faded, size, ratio), QIcon.Mode.Disabled)
+        made.addPixmap(_pixmap(name, theme().colour(colour).name(), size, ratio, gap))
+        made.addPixmap(_pixmap(name, faded, size, ratio, gap), QIcon.Mode.Disabled)
     return made
 
 
@@ -59,27 +62,29 @@ class _Follower(QObject):
 
     def __init__(self) -> None:
         super().__init__(theme())
-        self._targets: weakref.WeakKeyDictionary[QAbstractButton | QAction, tuple[str, str, int]]
+        self._targets: weakref.WeakKeyDictionary[QAbstractButton | QAction, tuple[str, str, int, int]]
         self._targets = weakref.WeakKeyDictionary()
         theme().changed.connect(self._redraw)
 
-    def add(self, target: QAbstractButton | QAction, name: str, colour: str, size: int) -> None:
-        self._targets[target] = (name, colour, size)
-        target.setIcon(icon(name, colour, size))
+    def add(self, target: QAbstractButton | QAction, name: str, colour: str, size: int, gap: int) -> None:
+        self._targets[target] = (name, colour, size, gap)
+        target.setIcon(icon(name, colour, size, gap))
 
     def _redraw(self) -> None:
-        for target, (name, colour, size) in list(self._targets.items()):
+        for target, (name, colour, size, gap) in list(self._targets.items()):
             if shiboken6.isValid(target):
-                target.setIcon(icon(name, colour, size))
+                target.setIcon(icon(name, colour, size, gap))
 
 
 _follower: list[_Follower] = []
 
 
-def set_icon(target: QAbstractButton | QAction, name: str, colour: str = "text", size: int = SIZE) -> None:
-    """Give a button or action an icon that follows the theme."""
+def set_icon(
+    target: QAbstractButton | QAction, name: str, colour: str = "text", size: int = SIZE, gap: int = 0
+) -> None:
+    """Give a button or action an icon that follows the theme, with `gap` pixels between it and the text."""
     if not _follower:
         _follower.append(_Follower())
     if isinstance(target, QAbstractButton):
-        target.setIconSize(QSize(size, size))
-    _follower[0].add(target, name, colour, size)
+        target.setIconSize(QSize(size + gap, size))
+    _follower[0].add(target, name, colour, size, gap)

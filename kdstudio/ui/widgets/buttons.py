@@ -28,7 +28,7 @@ def button(
     made.setCursor(Qt.CursorShape.PointingHandCursor if kind == "link" else Qt.CursorShape.ArrowCursor)
     if icon:
         token = {"primary": "on_primary", "danger": "bad", "link": "accent"}.get(kind, "text")
-        set_icon(made, icon, token)
+        set_icon(made, icon, token, gap=4 if text else 0)
     _finish(made, name, tip, clicked)
     return made
 
