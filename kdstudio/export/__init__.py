@@ -1,0 +1,1 @@
+"""From a trained student to a file that runs offline: write, quantize, verify, describe."""

@@ -1,0 +1,57 @@
+"""Names llama.cpp's pre-tokenizer for a Hugging Face `tokenizer.json`, by what it does rather than by its hash.
+
+llama.cpp knows byte-level pre-tokenizers by name (`tokenizer.ggml.pre`, src/llama-vocab.cpp). A wrong name gives
+other token ids without any error, so that a tokenizer which matches no rule exactly is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}" + _TAIL
+_QWEN2 = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + _TAIL
+_QWEN35 = (
+    _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def pretokenizer_name(tokenizer: dict[str, Any]) -> str | None:
+    """The value of `tokenizer.ggml.pre` for a parsed `tokenizer.json`, or None when no rule matches it exactly."""
+    match _parts(tokenizer.get("pre_tokenizer")):
+        case [("bytes", True)]:
+            return "gpt-2"
+        case [("digits", True), ("bytes", True)]:
+            return "smollm"
+        case [("split", pattern), ("bytes", False)] if pattern == _LLAMA3:
+            # The same expression under two names: llama.cpp ties "merge whole words first" to the name.
+            return "llama-bpe" if tokenizer.get("model", {}).get("ignore_merges") else "smaug-bpe"
+        case [("split", pattern), ("bytes", False)] if pattern == _QWEN2 and not _ignores_merges(tokenizer):
+            return "qwen2"
+        case [("split", pattern), ("bytes", False)] if pattern == _QWEN35 and not _ignores_merges(tokenizer):
+            return "qwen35"
+    return None
+
+
+def _ignores_merges(tokenizer: dict[str, Any]) -> bool:
+    return bool(tokenizer.get("model", {}).get("ignore_merges"))
+
+
+def _parts(pre: Any) -> list[tuple[str, Any]]:
+    """The steps of a pre-tokenizer as (kind, what matters of it); a step that we do not know becomes ("other", ...)."""
+    if not isinstance(pre, dict):
+        return []
+    steps = pre.get("pretokenizers", []) if pre.get("type") == "Sequence" else [pre]
+    return [_part(step) for step in steps if isinstance(step, dict)]
+
+
+def _part(step: dict[str, Any]) -> tuple[str, Any]:
+    kind, pattern = step.get("type"), step.get("pattern")
+    if kind == "ByteLevel" and not step.get("add_prefix_space", True):
+        return "bytes", step.get("use_regex", True)
+    if kind == "Digits":
+        return "digits", step.get("individual_digits", False)
+    if kind == "Split" and isinstance(pattern, dict) and step.get("behavior") == "Isolated" and not step.get("invert"):
+        return "split", pattern.get("Regex")
+    return "other", kind
