@@ -1,0 +1,149 @@
+"""What a row holds: chat messages, their plain text, and the fingerprint that names the content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["pending", "accepted", "rejected"]
+Kind = Literal["prompt", "response", "preference"]
+STATUSES: tuple[Status, ...] = ("pending", "accepted", "rejected")
+KINDS: tuple[Kind, ...] = ("prompt", "response", "preference")
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class NewPrompt:
+    """Messages up to the turn that is to be answered."""
+
+    messages: Sequence[Message]
+    tags: Sequence[str] = ()
+    reference: str = ""
+    source: str = ""
+    status: Status = "pending"
+    reason: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NewResponse:
+    """An answer to a prompt of this project, with who made it and how. `key` tells equal texts of one run apart."""
+
+    prompt_id: int
+    text: str
+    reasoning: str = ""
+    message: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str = ""
+    teacher: str = ""
+    recipe_hash: str = ""
+    run: str = ""
+    key: str = ""
+    seed: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    tokens: int = 0
+    status: Status = "pending"
+    reason: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class NewPreference:
+    """Two or more responses to a prompt with a score each; higher is better. A chosen/rejected pair scores 1 and 0."""
+
+    prompt_id: int
+    candidates: Sequence[str]
+    scores: Sequence[float]
+    run: str = ""
+    status: Status = "pending"
+    reason: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as it stands in the project."""
+
+    id: int
+    messages: tuple[Message, ...]
+    text: str
+    tags: tuple[str, ...]
+    reference: str
+    extras: dict[str, Any]
+    status: Status
+    reason: str
+    source: str
+    created: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response as it stands in the project."""
+
+    id: int
+    prompt_id: int
+    text: str
+    reasoning: str
+    message: dict[str, Any]
+    finish_reason: str
+    teacher: str
+    recipe_hash: str
+    run: str
+    seed: int
+    sampling: dict[str, Any]
+    prompt_tokens: int
+    tokens: int
+    status: Status
+    reason: str
+    source: str
+    created: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A preference as it stands in the project."""
+
+    id: int
+    prompt_id: int
+    candidates: tuple[str, ...]
+    scores: tuple[float, ...]
+    run: str
+    status: Status
+    reason: str
+    source: str
+    created: str
+    fingerprint: bytes
+
+
+def canonical(value: Any) -> str:
+    """JSON with one spelling for each value: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def fingerprint(*parts: Any) -> bytes:
+    """blake2b-128 of the canonical JSON of what makes a row the same row."""
+    data = canonical(parts).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def plain_text(content: Any) -> str:
+    """The text of a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict) and "text" in part)
+    return "" if content is None else str(content)
+
+
+def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What a table shows for a prompt: its last user turn (or its last turn, if there is none)."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            return plain_text(message.get("content"))
+    return plain_text(messages[-1].get("content")) if messages else ""

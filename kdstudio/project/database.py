@@ -1,0 +1,181 @@
+"""The one place that opens SQLite: one writer, readers of their own, nothing acknowledged is lost.
+
+WAL with synchronous=FULL; a single writer connection behind a re-entrant lock (two writing connections at once meet the
+WAL-reset bug of SQLite 3.7.0 to 3.51.2); each reading thread has its own read-only connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdstudio.errors import KnownError
+from kdstudio.files import readable_bytes
+
+DATABASE_NAME = "project.db"
+_CLEAN_MARK = "closed-cleanly"
+
+
+@contextlib.contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's failures that the world causes into words a person can act on."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error).lower()
+        if "full" in text:
+            raise KnownError(
+                "The disk is full", f"{path} could not grow.", "Free some space and try again; nothing saved was lost."
+            ) from error
+        if "malformed" in text or "not a database" in text:
+            raise KnownError(
+                "The project's database is damaged",
+                f"{path}: {error}.",
+                "Open the newest file in its backups/ folder instead, or restore the project from your own backup.",
+            ) from error
+        if "locked" in text or "busy" in text:
+            raise KnownError("The database is busy", f"{path}: {error}.", "Try again in a moment.") from error
+        if "readonly" in text or "unable to open" in text:
+            raise KnownError(
+                "The database cannot be written", f"{path}: {error}.", "Check the folder's rights."
+            ) from error
+        raise
+
+
+class Database:
+    """A project's database. Writing methods are serialised; reading ones use a connection of the calling thread."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.lock = threading.RLock()
+        self._readers = threading.local()
+        self._all_readers: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        if not read_only:
+            with database_errors(path):
+                self._writer = connect(path)
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The one writing connection. Raises `KnownError` on a project that was opened to read."""
+        if self._writer is None:
+            raise KnownError(
+                "The project is open to read only", str(self.path), "Open it in the window or with a verb that writes."
+            )
+        return self._writer
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """This thread's read-only connection."""
+        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None:
+            with database_errors(self.path):
+                connection = connect_read_only(self.path)
+            self._readers.connection = connection
+            with self.lock:
+                self._all_readers.append(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of the block or none of it. Blocks inside blocks join the outermost."""
+        with self.lock, database_errors(self.path):
+            connection = self.writer
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def all(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with database_errors(self.path):
+            return self.reader.execute(sql, values).fetchall()
+
+    def one(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Row | None:
+        """The first row of a query, or None."""
+        with database_errors(self.path):
+            row: sqlite3.Row | None = self.reader.execute(sql, values).fetchone()
+            return row
+
+    def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query one by one, from a cursor of their own."""
+        with database_errors(self.path):
+            yield from self.reader.execute(sql, values)
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the write-ahead log into the file."""
+        with self.lock:
+            for reader in self._all_readers:
+                with contextlib.suppress(sqlite3.Error):
+                    reader.close()
+            self._all_readers.clear()
+            self._readers = threading.local()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A writing connection in autocommit mode; transactions are begun by hand."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "mmap_size=0"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A reading connection that cannot write."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA busy_timeout=10000")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def quick_check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise `KnownError` when SQLite finds the file damaged."""
+    with database_errors(path):
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise KnownError(
+            "The project's database is damaged",
+            f"{path}: {found}.",
+            "Open the newest file in its backups/ folder instead.",
+        )
+
+
+def backup(connection: sqlite3.Connection, target: Path) -> None:
+    """Copy the database through SQLite's backup interface and check the copy.
+
+    Raises `KnownError` when the copy is not sound; nothing is changed then.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with database_errors(target), contextlib.closing(sqlite3.connect(target)) as copy:
+        connection.backup(copy)
+        quick_check(copy, target)
+        if target.stat().st_size == 0:
+            raise KnownError("The backup is empty", str(target), f"Free space: {readable_bytes(0)}.")
+
+
+def chunks(values: Iterable[Any], size: int = 500) -> Iterator[list[Any]]:
+    """Lists of at most `size` values, for statements with many places."""
+    block: list[Any] = []
+    for value in values:
+        block.append(value)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block

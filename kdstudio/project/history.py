@@ -1,0 +1,85 @@
+"""Undo and redo, kept in the database: what a person decided or edited, before and after, one entry an action."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from kdstudio.jobs.events import now
+from kdstudio.project.database import Database
+from kdstudio.project.migrations import KIND_TABLES
+
+_COLUMNS = {"status", "reason", "messages", "text", "message", "source"}
+KEPT = 200
+
+
+class History:
+    """The stack of undoable actions of one project; it survives a restart."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, connection: sqlite3.Connection, label: str) -> int:
+        """Open an entry inside the caller's transaction; what could be redone is forgotten."""
+        connection.execute("DELETE FROM history WHERE undone = 1")
+        cursor = connection.execute("INSERT INTO history (label, created) VALUES (?, ?)", (label, now()))
+        return int(cursor.lastrowid or 0)
+
+    def record(
+        self,
+        connection: sqlite3.Connection,
+        entry: int,
+        kind: str,
+        row_id: int,
+        before: dict[str, Any],
+        after: dict[str, Any],
+    ) -> None:
+        """Note one row's columns before and after."""
+        connection.execute(
+            "INSERT INTO history_rows VALUES (?,?,?,?,?)", (entry, kind, row_id, json.dumps(before), json.dumps(after))
+        )
+
+    def commit(self, connection: sqlite3.Connection, entry: int) -> None:
+        """Drop an entry that changed nothing, and the oldest beyond what is kept."""
+        if connection.execute("SELECT 1 FROM history_rows WHERE history_id = ? LIMIT 1", (entry,)).fetchone() is None:
+            connection.execute("DELETE FROM history WHERE id = ?", (entry,))
+        connection.execute(
+            "DELETE FROM history WHERE id <= (SELECT id FROM history ORDER BY id DESC LIMIT 1 OFFSET ?)", (KEPT,)
+        )
+
+    def apply(self, connection: sqlite3.Connection, kind: str, row_id: int, values: dict[str, Any]) -> None:
+        """Write columns back to a row."""
+        if not set(values) <= _COLUMNS:
+            raise ValueError(f"not columns that history may write: {set(values) - _COLUMNS}")
+        places = ", ".join(f"{name} = ?" for name in values)
+        connection.execute(f"UPDATE {KIND_TABLES[kind]} SET {places} WHERE id = ?", (*values.values(), row_id))  # noqa: S608
+
+    def undo(self) -> str | None:
+        """Take the last action back; returns its label, or None when there is nothing to undo."""
+        return self._move("SELECT * FROM history WHERE undone = 0 ORDER BY id DESC LIMIT 1", "before", undone=1)
+
+    def redo(self) -> str | None:
+        """Do the last undone action again; returns its label, or None."""
+        return self._move("SELECT * FROM history WHERE undone = 1 ORDER BY id LIMIT 1", "after", undone=0)
+
+    def _move(self, sql: str, column: str, *, undone: int) -> str | None:
+        with self._database.write() as connection:
+            entry = connection.execute(sql).fetchone()
+            if entry is None:
+                return None
+            rows = connection.execute("SELECT * FROM history_rows WHERE history_id = ?", (entry["id"],)).fetchall()
+            for row in rows:
+                self.apply(connection, row["kind"], row["row_id"], json.loads(row[column]))
+            connection.execute("UPDATE history SET undone = ? WHERE id = ?", (undone, entry["id"]))
+            return str(entry["label"])
+
+    def can_undo(self) -> str:
+        """Label of what `undo` would take back; "" if nothing."""
+        row = self._database.one("SELECT label FROM history WHERE undone = 0 ORDER BY id DESC LIMIT 1")
+        return row["label"] if row else ""
+
+    def can_redo(self) -> str:
+        """Label of what `redo` would do again; "" if nothing."""
+        row = self._database.one("SELECT label FROM history WHERE undone = 1 ORDER BY id LIMIT 1")
+        return row["label"] if row else ""

@@ -1,0 +1,315 @@
+"""Prompts, responses and preferences: adding, reading, deciding, editing.
+
+Nothing is deleted: a filter or a person rejects, with the reason, and every decision or edit can be undone.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+
+from kdstudio.errors import BadInput
+from kdstudio.jobs.events import now
+from kdstudio.project.content import (
+    STATUSES,
+    Kind,
+    NewPreference,
+    NewPrompt,
+    NewResponse,
+    Preference,
+    Prompt,
+    Response,
+    Status,
+    canonical,
+    fingerprint,
+    last_user_text,
+)
+from kdstudio.project.database import Database, chunks
+from kdstudio.project.history import History
+from kdstudio.project.migrations import KIND_TABLES
+
+_INSERT_PROMPT = """INSERT OR IGNORE INTO prompts
+(fingerprint, messages, text, tags, reference, extras, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
+_INSERT_RESPONSE = """INSERT OR IGNORE INTO responses
+(prompt_id, fingerprint, text, reasoning, message, finish_reason, teacher, recipe_hash, run, seed, sampling,
+prompt_tokens, tokens, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+_INSERT_PREFERENCE = """INSERT OR IGNORE INTO preferences
+(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
+
+
+def prompt_fingerprint(prompt: NewPrompt) -> bytes:
+    """What makes two prompts the same: their messages and tools."""
+    return fingerprint("prompt", list(prompt.messages), dict(prompt.extras))
+
+
+class Rows:
+    """The rows of one project."""
+
+    def __init__(self, database: Database, history: History) -> None:
+        self._database = database
+        self._history = history
+
+    def add_prompts(self, prompts: Iterable[NewPrompt]) -> int:
+        """Add prompts in one transaction; exact duplicates are left out. Returns how many are new."""
+        created = now()
+        values = (_prompt_values(prompt, created) for prompt in prompts)
+        with self._database.write() as connection:
+            before = connection.total_changes
+            connection.executemany(_INSERT_PROMPT, values)
+            return _inserted(connection, before)
+
+    def add_responses(self, responses: Iterable[NewResponse]) -> int:
+        """Add responses in one transaction; one that is already there is left out. Returns how many are new."""
+        created = now()
+        values = (_response_values(response, created) for response in responses)
+        with self._database.write() as connection:
+            before = connection.total_changes
+            connection.executemany(_INSERT_RESPONSE, values)
+            return _inserted(connection, before)
+
+    def add_preferences(self, preferences: Iterable[NewPreference]) -> int:
+        """Add preferences in one transaction. Returns how many are new."""
+        created = now()
+        values = (_preference_values(preference, created) for preference in preferences)
+        with self._database.write() as connection:
+            before = connection.total_changes
+            connection.executemany(_INSERT_PREFERENCE, values)
+            return _inserted(connection, before)
+
+    def prompt(self, row_id: int) -> Prompt:
+        """One prompt. Raises `BadInput` when there is none of that id."""
+        return _prompt(self._row("prompts", row_id))
+
+    def response(self, row_id: int) -> Response:
+        """One response. Raises `BadInput` when there is none of that id."""
+        return _response(self._row("responses", row_id))
+
+    def preference(self, row_id: int) -> Preference:
+        """One preference. Raises `BadInput` when there is none of that id."""
+        return _preference(self._row("preferences", row_id))
+
+    def prompt_id(self, key: bytes) -> int | None:
+        """The id of the prompt with this fingerprint, if there is one (reads what the open transaction wrote, too)."""
+        with self._database.lock:
+            row = self._database.writer.execute("SELECT id FROM prompts WHERE fingerprint = ?", (key,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def responses_of(self, prompt_id: int) -> list[Response]:
+        """All responses to a prompt, oldest first."""
+        rows = self._database.all("SELECT * FROM responses WHERE prompt_id = ? ORDER BY id", (prompt_id,))
+        return [_response(row) for row in rows]
+
+    def prompts(
+        self, *, status: str = "", tag: str = "", limit: int = 0, unanswered_by: tuple[str, str] | None = None
+    ) -> Iterator[Prompt]:
+        """Prompts in order of id. `unanswered_by`: (teacher, recipe hash) whose answers are still missing."""
+        where, values = ["1"], []
+        if status and status != "any":
+            where.append("status = ?")
+            values.append(status)
+        if tag:
+            where.append("instr(' ' || tags || ' ', ' ' || ? || ' ')")
+            values.append(tag)
+        if unanswered_by is not None:
+            theirs = "SELECT 1 FROM responses r WHERE r.prompt_id = prompts.id AND r.teacher = ? AND r.recipe_hash = ?"
+            where.append(f"NOT EXISTS ({theirs})")
+            values += list(unanswered_by)
+        sql = f"SELECT * FROM prompts WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608 -- our own words only
+        for row in self._database.stream(sql, (*values, limit or -1)):
+            yield _prompt(row)
+
+    def pairs(self, *, status: str = "accepted", limit: int = 0) -> Iterator[tuple[Prompt, Response]]:
+        """What trains: responses of that status with their prompts, by id; those of a rejected prompt take no part."""
+        where = "p.status <> 'rejected'" + ("" if status in ("", "any") else " AND r.status = ?")
+        values = () if status in ("", "any") else (status,)
+        sql = f"SELECT r.* FROM responses r JOIN prompts p ON p.id = r.prompt_id WHERE {where} ORDER BY r.id LIMIT ?"  # noqa: S608
+        for row in self._database.stream(sql, (*values, limit or -1)):
+            response = _response(row)
+            yield self.prompt(response.prompt_id), response
+
+    def set_status(self, kind: Kind, ids: Iterable[int], status: Status, reason: str = "") -> int:
+        """Accept, reject or reset rows as one undoable action; returns how many changed."""
+        if status not in STATUSES:
+            raise BadInput("Unknown status", f"{status!r} is none.", f"Known: {', '.join(STATUSES)}.")
+        table = KIND_TABLES[kind]
+        chosen = list(ids)
+        label = {"accepted": "Accept", "rejected": "Reject", "pending": "Reset"}[status]
+        count = f" {len(chosen)} rows" if len(chosen) != 1 else ""
+        with self._database.write() as connection:
+            entry = self._history.begin(connection, f"{label}{count}")
+            changed = 0
+            for block in chunks(chosen):
+                marks = ",".join("?" * len(block))
+                found = connection.execute(
+                    f"SELECT id, status, reason FROM {table} WHERE id IN ({marks}) AND status <> ?",  # noqa: S608
+                    (*block, status),
+                ).fetchall()
+                for row in found:
+                    before = {"status": row["status"], "reason": row["reason"]}
+                    self._history.record(
+                        connection, entry, kind, row["id"], before, {"status": status, "reason": reason}
+                    )
+                connection.executemany(
+                    f"UPDATE {table} SET status = ?, reason = ? WHERE id = ?",  # noqa: S608
+                    ((status, reason, row["id"]) for row in found),
+                )
+                changed += len(found)
+            self._history.commit(connection, entry)
+            return changed
+
+    def edit_text(self, kind: Kind, row_id: int, text: str) -> None:
+        """Change a prompt's last user turn or a response's text, undoably. Raises `BadInput` for an empty text."""
+        if not text.strip():
+            raise BadInput("The text is empty", "A row needs some text.", "Reject the row instead of emptying it.")
+        if kind == "preference":
+            raise BadInput(
+                "A preference is not edited", "Its answers are its evidence.", "Reject it, or edit the responses."
+            )
+        with self._database.write() as connection:
+            row = connection.execute(f"SELECT * FROM {KIND_TABLES[kind]} WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
+            if row is None:
+                raise BadInput("The row is gone", f"There is no {kind} {row_id}.", "Reload the table.")
+            before = _texts(kind, row)
+            after = _edited(kind, row, text)
+            if before == after:
+                return
+            entry = self._history.begin(connection, f"Edit {kind} {row_id}")
+            self._history.record(connection, entry, kind, row_id, before, after)
+            self._history.apply(connection, kind, row_id, after)
+            self._history.commit(connection, entry)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many rows there are of each (kind, status); kept by triggers, so that it costs nothing."""
+        rows = self._database.all("SELECT kind, status, number FROM counts")
+        return {(row["kind"], row["status"]): row["number"] for row in rows}
+
+    def _row(self, table: str, row_id: int) -> sqlite3.Row:
+        row = self._database.one(f"SELECT * FROM {table} WHERE id = ?", (row_id,))  # noqa: S608
+        if row is None:
+            raise BadInput(
+                "The row is not there", f"There is no row {row_id} in {table}.", "See: kdstudio rows PROJECT"
+            )
+        return row
+
+
+def _inserted(connection: sqlite3.Connection, before: int) -> int:
+    """Rows inserted since `before`; each insert also changes one row of `counts` through its trigger."""
+    return (connection.total_changes - before) // 2
+
+
+def _texts(kind: Kind, row: sqlite3.Row) -> dict[str, Any]:
+    names = ("messages", "text", "source") if kind == "prompt" else ("text", "message", "source")
+    return {name: row[name] for name in names}
+
+
+def _edited(kind: Kind, row: sqlite3.Row, text: str) -> dict[str, Any]:
+    source = row["source"] if row["source"].endswith("edited") else f"{row['source']}, edited".removeprefix(", ")
+    if kind == "response":
+        message = json.loads(row["message"] or "{}")
+        return {"text": text, "message": canonical({**message, "content": text}) if message else "", "source": source}
+    messages = json.loads(row["messages"])
+    target = next((item for item in reversed(messages) if item.get("role") == "user"), messages[-1])
+    target["content"] = text
+    return {"messages": canonical(messages), "text": text, "source": source}
+
+
+def _prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
+    messages = list(prompt.messages)
+    return (
+        prompt_fingerprint(prompt),
+        canonical(messages),
+        last_user_text(messages),
+        " ".join(prompt.tags),
+        prompt.reference,
+        canonical(dict(prompt.extras)) if prompt.extras else "",
+        prompt.status,
+        prompt.reason,
+        prompt.source,
+        created,
+    )
+
+
+def _response_values(response: NewResponse, created: str) -> tuple[Any, ...]:
+    identity = (response.run, response.key) if response.key else (response.text, response.reasoning)
+    return (
+        response.prompt_id,
+        fingerprint("response", response.prompt_id, *identity),
+        response.text,
+        response.reasoning,
+        canonical(dict(response.message)) if response.message else "",
+        response.finish_reason,
+        response.teacher,
+        response.recipe_hash,
+        response.run,
+        response.seed,
+        canonical(dict(response.sampling)) if response.sampling else "",
+        response.prompt_tokens,
+        response.tokens,
+        response.status,
+        response.reason,
+        response.source,
+        created,
+    )
+
+
+def _preference_values(preference: NewPreference, created: str) -> tuple[Any, ...]:
+    candidates, scores = list(preference.candidates), list(preference.scores)
+    if len(candidates) < 2 or len(candidates) != len(scores):
+        raise BadInput(
+            "A preference needs two answers",
+            f"It has {len(candidates)} answers and {len(scores)} scores.",
+            "Give a chosen and a rejected answer.",
+        )
+    return (
+        preference.prompt_id,
+        fingerprint("preference", preference.prompt_id, candidates, scores),
+        canonical(candidates),
+        canonical(scores),
+        candidates[max(range(len(scores)), key=scores.__getitem__)],
+        preference.run,
+        preference.status,
+        preference.reason,
+        preference.source,
+        created,
+    )
+
+
+def _prompt(row: sqlite3.Row) -> Prompt:
+    return Prompt(
+        id=row["id"],
+        messages=tuple(json.loads(row["messages"])),
+        text=row["text"],
+        tags=tuple(row["tags"].split()),
+        reference=row["reference"],
+        extras=json.loads(row["extras"] or "{}"),
+        status=cast("Status", row["status"]),
+        reason=row["reason"],
+        source=row["source"],
+        created=row["created"],
+        fingerprint=row["fingerprint"],
+    )
+
+
+def _response(row: sqlite3.Row) -> Response:
+    return Response(
+        **{name: row[name] for name in _RESPONSE_COLUMNS},
+        message=json.loads(row["message"] or "{}") or {"role": "assistant", "content": row["text"]},
+        sampling=json.loads(row["sampling"] or "{}"),
+    )
+
+
+_RESPONSE_COLUMNS = (
+    *("id", "prompt_id", "text", "reasoning", "finish_reason", "teacher", "recipe_hash", "run", "seed"),
+    *("prompt_tokens", "tokens", "status", "reason", "source", "created", "fingerprint"),
+)
+
+
+def _preference(row: sqlite3.Row) -> Preference:
+    names = ("id", "prompt_id", "run", "status", "reason", "source", "created", "fingerprint")
+    return Preference(
+        **{name: row[name] for name in names},
+        candidates=tuple(json.loads(row["candidates"])),
+        scores=tuple(json.loads(row["scores"])),
+    )
