@@ -34,8 +34,6 @@ def student_obstacle(header: GGUFHeader) -> str:
         return f"Its architecture is {header.architecture!r}; students can be made from {known}."
     if header.of_architecture("expert_count", 0):
         return "It is a mixture of experts; students are made from dense models."
-    if header.tensor("rope_freqs.weight") is not None:
-        return "It scales its rotary frequencies by a table (as Llama 3.1 does); students do not."
     if not header.tensors:
         return "The file holds a vocabulary and no weights."
     model = header.metadata.get("tokenizer.ggml.model")
