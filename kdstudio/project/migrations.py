@@ -12,6 +12,7 @@ from pathlib import Path
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import now
 from kdstudio.project.database import backup
+from kdstudio.project.search import SCHEMA, SEARCHED
 
 _FIRST = """
 CREATE TABLE prompts (
@@ -148,6 +149,8 @@ def _first(connection: sqlite3.Connection) -> None:
     _run(connection, _FIRST)
     for kind, table in KIND_TABLES.items():
         _run(connection, _COUNTING.format(table=table, kind=kind))
+    for table, index in SEARCHED.items():
+        _run(connection, SCHEMA.format(table=table, index=index))
 
 
 def _run(connection: sqlite3.Connection, script: str) -> None:

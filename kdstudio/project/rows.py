@@ -29,6 +29,7 @@ from kdstudio.project.content import (
 from kdstudio.project.database import Database, chunks
 from kdstudio.project.history import History
 from kdstudio.project.migrations import KIND_TABLES
+from kdstudio.project.search import index_new, last_id
 
 _INSERT_PROMPT = """INSERT OR IGNORE INTO prompts
 (fingerprint, messages, text, tags, reference, extras, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
@@ -55,28 +56,19 @@ class Rows:
         """Add prompts in one transaction; exact duplicates are left out. Returns how many are new."""
         created = now()
         values = (_prompt_values(prompt, created) for prompt in prompts)
-        with self._database.write() as connection:
-            before = connection.total_changes
-            connection.executemany(_INSERT_PROMPT, values)
-            return _inserted(connection, before)
+        return self._insert("prompts", _INSERT_PROMPT, values)
 
     def add_responses(self, responses: Iterable[NewResponse]) -> int:
         """Add responses in one transaction; one that is already there is left out. Returns how many are new."""
         created = now()
         values = (_response_values(response, created) for response in responses)
-        with self._database.write() as connection:
-            before = connection.total_changes
-            connection.executemany(_INSERT_RESPONSE, values)
-            return _inserted(connection, before)
+        return self._insert("responses", _INSERT_RESPONSE, values)
 
     def add_preferences(self, preferences: Iterable[NewPreference]) -> int:
         """Add preferences in one transaction. Returns how many are new."""
         created = now()
         values = (_preference_values(preference, created) for preference in preferences)
-        with self._database.write() as connection:
-            before = connection.total_changes
-            connection.executemany(_INSERT_PREFERENCE, values)
-            return _inserted(connection, before)
+        return self._insert("preferences", _INSERT_PREFERENCE, values)
 
     def prompt(self, row_id: int) -> Prompt:
         """One prompt. Raises `BadInput` when there is none of that id."""
@@ -185,6 +177,15 @@ class Rows:
         rows = self._database.all("SELECT kind, status, number FROM counts")
         return {(row["kind"], row["status"]): row["number"] for row in rows}
 
+    def _insert(self, table: str, sql: str, values: Iterable[tuple[Any, ...]]) -> int:
+        with self._database.write() as connection:
+            last = last_id(connection, table)
+            connection.executemany(sql, values)
+            index_new(connection, table, last)
+            # Ids only grow and nothing is deleted, so that what lies above the last id is what was added.
+            new = connection.execute(f"SELECT count(*) FROM {table} WHERE id > ?", (last,)).fetchone()  # noqa: S608
+            return int(new[0])
+
     def _row(self, table: str, row_id: int) -> sqlite3.Row:
         row = self._database.one(f"SELECT * FROM {table} WHERE id = ?", (row_id,))  # noqa: S608
         if row is None:
@@ -192,11 +193,6 @@ class Rows:
                 "The row is not there", f"There is no row {row_id} in {table}.", "See: kdstudio rows PROJECT"
             )
         return row
-
-
-def _inserted(connection: sqlite3.Connection, before: int) -> int:
-    """Rows inserted since `before`; each insert also changes one row of `counts` through its trigger."""
-    return (connection.total_changes - before) // 2
 
 
 def _texts(kind: Kind, row: sqlite3.Row) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""The window onto a million rows: any place of any filtered, sorted table, without OFFSET.
+
+A query is answered by the list of its ids, eight bytes a row. Ids without gaps need no list at all: then a place *is*
+an id, less the first. Either way a jump costs one look-up by primary key, wherever it goes. Making the list of a
+filtered query reads an index once; that belongs on a worker thread and can be interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdstudio.project.content import Kind
+from kdstudio.project.database import DATABASE_NAME, connect_read_only, database_errors
+from kdstudio.project.migrations import KIND_TABLES
+from kdstudio.project.search import condition
+
+Sort = Literal["id", "tokens", "status", "source", "prompt", "response"]
+_SHOWN_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class RowQuery:
+    """Which rows, in which order. `search` looks in prompts and answers; empty fields do not narrow."""
+
+    kind: Kind
+    status: str = ""
+    search: str = ""
+    tag: str = ""
+    teacher: str = ""
+    sort: Sort = "id"
+    descending: bool = False
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row as a table shows it; long texts are cut at 400 characters."""
+
+    id: int
+    kind: Kind
+    prompt: str
+    response: str
+    tokens: int
+    status: str
+    source: str
+    teacher: str
+    tags: str
+    reason: str
+
+
+_COLUMNS = {
+    "prompt": """SELECT t.id, substr(t.text, 1, {n}) AS prompt,
+        coalesce((SELECT substr(r.text, 1, {n}) FROM responses r WHERE r.prompt_id = t.id ORDER BY r.id LIMIT 1), '')
+        AS response, t.tokens, t.status, t.source, '' AS teacher, t.tags, t.reason FROM prompts t""",
+    "response": """SELECT t.id, substr(p.text, 1, {n}) AS prompt, substr(t.text, 1, {n}) AS response, t.tokens,
+        t.status, t.source, t.teacher, p.tags, t.reason FROM responses t JOIN prompts p ON p.id = t.prompt_id""",
+    "preference": """SELECT t.id, substr(p.text, 1, {n}) AS prompt, substr(t.text, 1, {n}) AS response, t.tokens,
+        t.status, t.source, '' AS teacher, p.tags, t.reason FROM preferences t JOIN prompts p ON p.id = t.prompt_id""",
+}
+_ORDER = {
+    "id": "id",
+    "tokens": "tokens {d}, id",
+    "status": "status {d}, id",
+    "source": "source {d}, id",
+    "response": "text {d}, id",
+    "prompt": "text {d}, id",
+}
+
+
+class RowTable:
+    """Reads rows for one view through a connection of its own. Use from one thread at a time; `interrupt` from any."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the project's database in `folder` read-only. Raises `KnownError` when it cannot be read."""
+        self._path = folder / DATABASE_NAME
+        with database_errors(self._path):
+            self._connection = connect_read_only(self._path)
+        self._query: RowQuery | None = None
+        self._version = -1
+        self._ids: Sequence[int] = ()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def interrupt(self) -> None:
+        """End a running look-up; it returns what it has as empty."""
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            self._connection.interrupt()
+
+    def ids(self, query: RowQuery) -> Sequence[int]:
+        """The ids of all rows of a query in its order: a range where there are no gaps, else an array of int64.
+
+        Kept until the query or the data changes. Empty when interrupted.
+        """
+        version = self._data_version()
+        if query != self._query or version != self._version:
+            self._ids = self._find(query)
+            self._query, self._version = query, version
+        return self._ids
+
+    def count(self, query: RowQuery) -> int:
+        """How many rows a query has."""
+        return len(self.ids(query))
+
+    def page(self, query: RowQuery, first: int, limit: int) -> list[TableRow]:
+        """Rows from the place `first` on, at most `limit`."""
+        return self.fetch(query.kind, self.ids(query)[first : first + limit])
+
+    def ordinal(self, query: RowQuery, row_id: int) -> int:
+        """The place of a row in a query; -1 if it is not there."""
+        ids = self.ids(query)
+        if isinstance(ids, range):
+            return ids.index(row_id) if row_id in ids else -1
+        if query.sort == "id" and not query.descending:
+            place = bisect_left(ids, row_id)
+            return place if place < len(ids) and ids[place] == row_id else -1
+        return next((place for place, item in enumerate(ids) if item == row_id), -1)
+
+    def fetch(self, kind: Kind, ids: Sequence[int]) -> list[TableRow]:
+        """The rows of these ids, in their order."""
+        if not len(ids):
+            return []
+        marks = ",".join(map(str, ids))
+        sql = f"{_COLUMNS[kind].format(n=_SHOWN_CHARACTERS)} WHERE t.id IN ({marks})"
+        with database_errors(self._path):
+            found = {row["id"]: TableRow(kind=kind, **dict(row)) for row in self._connection.execute(sql)}
+        return [found[item] for item in ids if item in found]
+
+    def tags(self) -> list[str]:
+        """Tags in use, from the first thousands of distinct tag lists."""
+        rows = self._connection.execute("SELECT DISTINCT tags FROM prompts LIMIT 5000").fetchall()
+        return sorted({tag for row in rows for tag in row[0].split()})
+
+    def _data_version(self) -> int:
+        """Changes whenever another connection committed."""
+        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+    def _find(self, query: RowQuery) -> Sequence[int]:
+        table = KIND_TABLES[query.kind]
+        where, values = _conditions(query, table)
+        with database_errors(self._path):
+            try:
+                if not where and query.sort == "id":
+                    ends = f"SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM {table}"  # noqa: S608
+                    low, high = self._connection.execute(ends).fetchone()
+                    counted = "SELECT coalesce(sum(number), 0) FROM counts WHERE kind = ?"
+                    count = self._connection.execute(counted, (query.kind,)).fetchone()[0]
+                    if high - low + 1 == count:
+                        return range(high, low - 1, -1) if query.descending else range(low, high + 1)
+                order = _ORDER[query.sort].format(d="DESC" if query.descending else "")
+                order = f"{order} DESC" if query.descending and query.sort == "id" else order
+                clause = f"WHERE {' AND '.join(where)}" if where else ""
+                cursor = self._connection.execute(f"SELECT id FROM {table} {clause} ORDER BY {order}", values)  # noqa: S608
+                ids = array("q")
+                while block := cursor.fetchmany(20_000):
+                    ids.extend([row[0] for row in block])
+            except sqlite3.OperationalError as error:
+                if "interrupt" in str(error):
+                    return ()
+                raise
+            else:
+                return ids
+
+
+def _conditions(query: RowQuery, table: str) -> tuple[list[str], list[str]]:
+    where: list[str] = []
+    values: list[str] = []
+    if query.status:
+        where.append("status = ?")
+        values.append(query.status)
+    if query.teacher and query.kind == "response":
+        where.append("teacher = ?")
+        values.append(query.teacher)
+    if query.tag:
+        tagged = "instr(' ' || tags || ' ', ' ' || ? || ' ')"
+        where.append(tagged if query.kind == "prompt" else f"prompt_id IN (SELECT id FROM prompts WHERE {tagged})")  # noqa: S608
+        values.append(query.tag)
+    if query.search.strip():
+        own, own_values = condition(table, query.search.strip())
+        if query.kind == "prompt":
+            where.append(own)
+            values += own_values
+        else:
+            theirs, their_values = condition("prompts", query.search.strip())
+            where.append(f"({own} OR prompt_id IN (SELECT id FROM prompts WHERE {theirs}))")  # noqa: S608
+            values += own_values + their_values
+    return where, values
