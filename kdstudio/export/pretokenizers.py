@@ -1,4 +1,4 @@
-"""Names llama.cpp's pre-tokenizer for a Hugging Face `tokenizer.json`, by what it does rather than by its hash.
+"""Names llama.cpp's pre-tokenizer for a Hugging Face `tokenizer.json` by what it does, and the other way round.
 
 llama.cpp knows byte-level pre-tokenizers by name (`tokenizer.ggml.pre`, src/llama-vocab.cpp). A wrong name gives
 other token ids without any error, so that a tokenizer which matches no rule exactly is refused, never guessed.
@@ -55,3 +55,16 @@ def _part(step: dict[str, Any]) -> tuple[str, Any]:
     if kind == "Split" and isinstance(pattern, dict) and step.get("behavior") == "Isolated" and not step.get("invert"):
         return "split", pattern.get("Regex")
     return "other", kind
+
+
+def pretokenizer_steps(name: str) -> dict[str, Any] | None:
+    """The `pre_tokenizer` of a `tokenizer.json` that does what `name` means to llama.cpp; None if unknown."""
+    plain = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    if name in ("gpt-2", "smollm"):
+        digits = [{"type": "Digits", "individual_digits": True}] if name == "smollm" else []
+        return {"type": "Sequence", "pretokenizers": [*digits, plain]} if digits else plain
+    pattern = {"llama-bpe": _LLAMA3, "smaug-bpe": _LLAMA3, "qwen2": _QWEN2, "qwen35": _QWEN35}.get(name)
+    if pattern is None:
+        return None
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, {**plain, "use_regex": False}]}

@@ -16,8 +16,8 @@ import llama_cpp
 from kdstudio import files
 from kdstudio.catalogue.quantizations import QUANTIZATIONS
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.evaluation.llama_log import captured_log
 from kdstudio.models.gguf_header import read_header
+from kdstudio.teachers.llama_log import captured_log
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def quantize(source: Path, out: Path, quantization: str, *, threads: int = 0) ->
 
 
 def _failure(out: Path, quantization: str, said: list[str]) -> KnownError:
-    words = " ".join(line.strip() for line in said[-3:]) or "It gave no reason."
+    words = " ".join(said[-2:]) or "It gave no reason."
     free = files.readable_bytes(files.free_bytes(out.parent))
     return KnownError(
         f"Quantizing to {quantization} failed",
