@@ -94,9 +94,12 @@ class Rows:
         return [_response(row) for row in rows]
 
     def prompts(
-        self, *, status: str = "", tag: str = "", limit: int = 0, unanswered_by: tuple[str, str] | None = None
+        self, *, status: str = "", tag: str = "", limit: int = 0, unanswered_by: tuple[str, str, str] | None = None
     ) -> Iterator[Prompt]:
-        """Prompts in order of id. `unanswered_by`: (teacher, recipe hash) whose answers are still missing."""
+        """Prompts in order of id.
+
+        `unanswered_by`: (teacher, recipe hash, run) leaves out what they answered in any other run.
+        """
         where, values = ["1"], []
         if status and status != "any":
             where.append("status = ?")
@@ -105,8 +108,8 @@ class Rows:
             where.append("instr(' ' || tags || ' ', ' ' || ? || ' ')")
             values.append(tag)
         if unanswered_by is not None:
-            theirs = "SELECT 1 FROM responses r WHERE r.prompt_id = prompts.id AND r.teacher = ? AND r.recipe_hash = ?"
-            where.append(f"NOT EXISTS ({theirs})")
+            theirs = "r.prompt_id = prompts.id AND r.teacher = ? AND r.recipe_hash = ? AND r.run <> ?"
+            where.append(f"NOT EXISTS (SELECT 1 FROM responses r WHERE {theirs})")  # noqa: S608
             values += list(unanswered_by)
         sql = f"SELECT * FROM prompts WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608 -- our own words only
         for row in self._database.stream(sql, (*values, limit or -1)):

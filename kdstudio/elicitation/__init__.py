@@ -1,0 +1,1 @@
+"""Drawing knowledge from a teacher, as a recipe of steps says."""
