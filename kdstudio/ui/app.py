@@ -46,6 +46,7 @@ def start(arguments: list[str]) -> tuple[QApplication, MainWindow]:
     theme().set_choice(session.settings.theme)
     window = MainWindow(session)
     session.setParent(window)
+    app.commitDataRequest.connect(lambda _manager: window.leave())
     window.show()
     QTimer.singleShot(0, window, lambda: _open_first(window, arguments))
     return app, window

@@ -149,7 +149,7 @@ def _facts(project: Project | None, *, chatted: bool) -> tuple[dict[str, str], d
     if prompts:
         done["project"] = f"{prompts} prompts in {project.name}"
     if teachers:
-        done["teacher"] = teachers[0].name if len(teachers) == 1 else f"{len(teachers)} teachers"
+        done["teacher"] = teachers[0].spec.name if len(teachers) == 1 else f"{len(teachers)} teachers"
     if responses:
         done["ask"] = f"{responses} answers"
     if accepted:

@@ -38,6 +38,7 @@ class Task(QObject):
         super().__init__()
         self._owner = owner
         self.cancelled = False
+        self.forgiven = False
 
     def cancel(self) -> None:
         """Send no result. The function itself runs to its end; what it does must be safe to ignore."""
@@ -49,6 +50,8 @@ class Task(QObject):
             return
         if error is None:
             self.done.emit(result)
+        elif self.forgiven:
+            pass  # its project was closed under it; nobody waits for the answer
         elif isinstance(error, KnownError):
             self.failed.emit(error)
         else:
@@ -107,6 +110,12 @@ def background(function: Callable[..., Any], *arguments: Any, owner: QObject | N
     if not _mailbox or not shiboken6.isValid(_mailbox[0]):
         _mailbox[:] = [_Mailbox()]
     return _mailbox[0].run(function, arguments, owner)
+
+
+def forgive_background() -> None:
+    """What runs now may fail without a word: its project is being closed."""
+    for task in _mailbox[0].running.values() if _mailbox else ():
+        task.forgiven = True
 
 
 def wait_for_background(seconds: float = 10.0) -> bool:

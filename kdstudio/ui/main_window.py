@@ -287,6 +287,11 @@ class MainWindow(QMainWindow):
         self.session.close()
         event.accept()
 
+    def leave(self) -> None:
+        """Close without asking, as when the system shuts down; jobs go on."""
+        self._closing = True
+        self.close()
+
     def _stop_all(self, running: list[str]) -> None:
         """Ask every job to stop and close when the last one has; closing once more does not wait."""
         self._closing = True

@@ -88,17 +88,19 @@ class Menus:
         self._add(menu, "undo", "&Undo", session.undo, "Ctrl+Z", "undo")
         self._add(menu, "redo", "&Redo", session.redo, "Ctrl+Y|Ctrl+Shift+Z", "redo")
         menu.aboutToShow.connect(self._name_history)
+        menu.aboutToHide.connect(self._enable_history)
 
     def _name_history(self) -> None:
+        """Say what would be undone, and grey out what cannot be."""
         project = self._window.session.project
-        self.actions["undo"].setEnabled(project is not None and bool(project.history.can_undo))
-        self.actions["redo"].setEnabled(project is not None and bool(project.history.can_redo))
-        # Enabled again once closed: the shortcut must work although the menu was not opened since.
-        menu = self._window.menuBar().actions()[1].menu()
-        if isinstance(menu, QMenu):
-            menu.aboutToHide.connect(self._enable_history)
+        undo = project.history.can_undo() if project is not None else ""
+        redo = project.history.can_redo() if project is not None else ""
+        for name, label in (("undo", undo), ("redo", redo)):
+            self.actions[name].setText(f"&{name.capitalize()}" + (f": {label}" if label else ""))
+            self.actions[name].setEnabled(bool(label))
 
     def _enable_history(self) -> None:
+        """Shortcuts must work although the menu was not opened since the last change."""
         self.actions["undo"].setEnabled(True)
         self.actions["redo"].setEnabled(True)
 

@@ -6,6 +6,7 @@ Functions for background tasks; no widgets.
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,12 +52,18 @@ def import_prompts(project: Project) -> int:
 def add_teacher(project: Project, path: Path) -> str:
     """Add a GGUF file as a teacher, named after its header; returns the name. Raises `BadInput` for a bad file."""
     from kdstudio.models.gguf_header import read_header
+    from kdstudio.models.spec import TeacherSpec
 
     header = read_header(path)
     name = header.name or path.stem
-    if not any(teacher.path == str(path) for teacher in project.teachers.list()):
-        project.teachers.add(name=name, kind="gguf", path=str(path))
-    return name
+    known = project.teachers.list()
+    for teacher in known:
+        if teacher.spec.path == str(path):
+            return teacher.spec.name
+    taken = {teacher.spec.name for teacher in known}
+    free = next(one for one in (name, *(f"{name} ({number})" for number in range(2, 1000))) if one not in taken)
+    project.teachers.add(TeacherSpec(free, "gguf", path=str(path)))
+    return free
 
 
 def ask_parameters(project: Project) -> Start:
@@ -93,13 +100,7 @@ def _teacher(project: Project) -> dict[str, Any]:
     teachers = project.teachers.list()
     if not teachers:
         raise KnownError("There is no teacher yet", "This project has none.", "Get the sample teacher first.")
-    return teacher_parameters(teachers[0])
-
-
-def teacher_parameters(teacher: Any) -> dict[str, Any]:
-    """A project's teacher as a job's parameters carry it: the fields of `TeacherSpec`, never a key."""
-    fields = ("name", "kind", "path", "url", "model", "key_name", "options")
-    return {field: getattr(teacher, field) for field in fields}
+    return asdict(teachers[0].spec)
 
 
 def _key_names(teacher: dict[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Methods that may take longer than a frame return a `Task`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,14 @@ from PySide6.QtCore import QObject, QSettings, Signal
 
 from kdstudio import settings as settings_file
 from kdstudio.errors import KnownError
-from kdstudio.ui.job_bridge import JobBridge, Task, background
+from kdstudio.ui.job_bridge import JobBridge, Task, background, forgive_background, wait_for_background
 
 if TYPE_CHECKING:
     from kdstudio.jobs.supervisor import Supervisor
     from kdstudio.project import Project, Run
 
 ACTIVE_STATES = ("starting", "running", "paused", "stopping", "not responding")
+_CLOSE_SECONDS = 2.0
 
 
 class Session(QObject):
@@ -96,6 +98,8 @@ class Session(QObject):
             self._bridge.deleteLater()
         project, self._bridge, self.supervisor, self.project = self.project, None, None, None
         if project is not None:
+            forgive_background()
+            wait_for_background(_CLOSE_SECONDS)  # reads end in milliseconds; a long import is rolled back instead
             project.close()
 
     # --------------------------------------------------------------------------------------------------- runs
@@ -184,6 +188,20 @@ class Session(QObject):
     def say(self, text: str, tone: str = "good") -> None:
         """Show a toast for a few seconds."""
         self.said.emit(text, tone)
+
+    def remember(self, what: str) -> None:
+        """Note for this project on this machine that something was done once (e.g. "chatted")."""
+        if self.project is not None:
+            self.window_settings().setValue(self._note_key(what), True)
+
+    def remembers(self, what: str) -> bool:
+        """Whether `remember(what)` was called for this project."""
+        return self.project is not None and self.window_settings().contains(self._note_key(what))
+
+    def _note_key(self, what: str) -> str:
+        assert self.project is not None  # noqa: S101 - both callers asked
+        digest = hashlib.blake2b(str(self.project.folder.resolve()).encode(), digest_size=8).hexdigest()
+        return f"{what}/{digest}"
 
     def window_settings(self) -> QSettings:
         """Geometry and the like, in an INI file beside the other settings."""

@@ -128,12 +128,9 @@ class HomePage(Page):
         if self._reading is not None:
             self._reading.cancel()
         project = self.session.project
-        chatted = bool(project) and self._chatted(project.folder if project else Path())
+        chatted = self.session.remembers("chatted")
         self._reading = background(lambda: read_steps(project, chatted=chatted), owner=self)
         self._reading.done.connect(self._show_steps)
-
-    def _chatted(self, folder: Path) -> bool:
-        return str(folder) in str(self.session.window_settings().value("chatted", ""))
 
     def _show_steps(self, states: list[StepState]) -> None:
         for step in states:

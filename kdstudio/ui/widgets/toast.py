@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QObject, Qt, QTimer
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
+from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
 
 from kdstudio.ui.icons import pixmap
@@ -20,7 +21,9 @@ _MARKS = {
 
 
 class Toast(QFrame):
-    """One message with its mark; closes itself."""
+    """One message with its mark; closes itself. `closed(toast)` says so."""
+
+    closed = Signal(object)
 
     def __init__(self, text: str, tone: str, parent: QWidget) -> None:
         super().__init__(parent)
@@ -43,6 +46,11 @@ class Toast(QFrame):
         timer.timeout.connect(self.close)
         timer.start(int(SECONDS * 1000))
 
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Tell the stack to close the gap."""
+        super().closeEvent(event)
+        self.closed.emit(self)
+
 
 class Toasts(QObject):
     """Stacks toasts over the bottom right corner of a widget; at most three at a time."""
@@ -56,7 +64,7 @@ class Toasts(QObject):
     def show(self, text: str, tone: str = "good") -> None:
         """Show a message for five seconds."""
         toast = Toast(text, tone, self._over)
-        toast.destroyed.connect(lambda: self._forget(toast))
+        toast.closed.connect(self._forget)
         self._shown.append(toast)
         while len(self._shown) > 3:
             self._shown.pop(0).close()
