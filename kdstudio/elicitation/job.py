@@ -93,7 +93,7 @@ class _Elicitation:
                 unknown = [ask for ask in asks if not self._recall(ask)]
                 if unknown:
                     before = self._tokens if teacher is None else before
-                    teacher = teacher or open_teacher(self._spec, self._job.secrets)
+                    teacher = teacher or self._opened()
                     began = time.monotonic() if before == self._tokens else began
                     self._ask(teacher, unknown)
         finally:
@@ -108,6 +108,12 @@ class _Elicitation:
             "seconds": round(seconds, 3),
             "tokens_per_second": round((self._tokens - before) / seconds, 2) if seconds > 0 else 0.0,
         }
+
+    def _opened(self) -> Teacher:
+        teacher = open_teacher(self._spec, self._job.secrets)
+        for note in teacher.notes:
+            self._job.warn(note)
+        return teacher
 
     def _recall(self, ask: Ask) -> bool:
         """Use an answer of an earlier attempt, if there is one."""

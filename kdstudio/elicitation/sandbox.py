@@ -93,7 +93,7 @@ def render(template: jinja2.Template, values: Mapping[str, Any], where: str) -> 
         MemoryError,
     ) as error:
         raise BadInput(
-            "A template was stopped", f"{where}: {error or type(error).__name__}.", "Simplify it."
+            "A template was stopped", f"{where}: {str(error) or type(error).__name__}.", "Simplify it."
         ) from error
     return "".join(parts)
 

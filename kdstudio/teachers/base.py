@@ -63,9 +63,13 @@ class Capabilities:
 
 
 class Teacher(Protocol):
-    """A source of knowledge. Lives in a child process; closing it frees its memory."""
+    """A source of knowledge. Lives in a child process; closing it frees its memory.
+
+    `notes` say what a person should know about how it is run, for example that its weights were dequantised once.
+    """
 
     capabilities: Capabilities
+    notes: list[str]
 
     def generate(self, requests: Iterable[Request], *, stop: Callable[[], bool] = ...) -> Iterator[Completion]:
         """Yield completions as they finish, in any order. A failed request yields `finish_reason="error"`.

@@ -1,0 +1,30 @@
+"""Opening a teacher by its description; what a kind needs is imported only when that kind is opened."""
+
+from __future__ import annotations
+
+from kdstudio.errors import KnownError
+from kdstudio.models.spec import TeacherSpec
+from kdstudio.teachers.base import Teacher
+
+
+def open_teacher(spec: TeacherSpec, secrets: dict[str, str]) -> Teacher:
+    """Open a teacher in this process (a child). Raises `KnownError` or `BadInput` when it cannot be used."""
+    match spec.kind:
+        case "gguf":
+            from kdstudio.teachers.llama import LlamaTeacher
+
+            return LlamaTeacher(spec)
+        case "openai":
+            from kdstudio.teachers.openai_api import OpenAITeacher
+
+            return OpenAITeacher(spec, secrets)
+        case "scripted":
+            from kdstudio.teachers.scripted import ScriptedTeacher
+
+            return ScriptedTeacher(spec)
+        case _:
+            raise KnownError(
+                "This teacher cannot answer yet",
+                f"{spec.name} is a Hugging Face folder: it can be trained from, but not asked.",
+                "Add the model as a GGUF file to ask it.",
+            )
