@@ -1,0 +1,127 @@
+"""A student as a recipe describes it: cut from a teacher, taken from a folder, or fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from kdstudio.catalogue.training import StudentTable
+from kdstudio.errors import BadInput
+from kdstudio.models.architectures import student_obstacle
+from kdstudio.models.conversation import Tokenizer
+from kdstudio.models.gguf_header import fingerprint, read_header
+from kdstudio.students.adapters import add_lora, merge_lora
+from kdstudio.students.fresh import fresh_config, fresh_network
+from kdstudio.students.gguf_weights import gguf_config, load_gguf
+from kdstudio.students.load import folder_config, load_folder
+from kdstudio.students.network import Config, State, assemble
+from kdstudio.students.prune import choose_layers, keep_layers
+from kdstudio.students.save import open_tokenizer, save_student
+
+
+@dataclass
+class Student:
+    """A network to train with the tokenizer it speaks; `description` says where it comes from, for its folder."""
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    config: Config
+    source: Path
+    description: dict[str, Any] = field(default_factory=dict)
+    wrapped: PeftModel | None = None
+
+    def finished(self) -> PreTrainedModel:
+        """The plain network, LoRA merged in. After this, the student cannot be trained further."""
+        if self.wrapped is not None:
+            self.model, self.wrapped = merge_lora(self.wrapped), None
+        return self.model
+
+    def save(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write the student's folder."""
+        save_student(folder, self.finished(), self.config, self.source, {**self.description, **provenance})
+
+
+def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
+    """Make the student of a recipe; `teacher`: the recipe's teacher where it is a local file or folder.
+
+    Every random choice comes from `seed`. Raises `BadInput` when it cannot be made or could never be exported.
+    """
+    source = _source(table, teacher)
+    _refuse_unexportable(source)
+    if table.source == "fresh":
+        config = fresh_config(source_config(source), table.layer_count, table.hidden_size)
+        model, kept = fresh_network(config, seed), ()
+    else:
+        config, state, kept = _kept(source, table)
+        model = assemble(config, state, source.name)
+    student = Student(model, open_tokenizer(source, config["vocab_size"]), config, source)
+    student.description = {
+        "source": table.source,
+        "base": source.name,
+        "base_fingerprint": fingerprint(source) if source.is_file() else "",
+        "layers": list(kept),
+        "adapter": table.adapter,
+        "parameters": sum(item.numel() for item in model.parameters()),
+    }
+    if table.adapter == "lora":
+        scale = {"rank": table.lora_rank, "alpha": table.lora_alpha, "dropout": table.lora_dropout}
+        student.wrapped = add_lora(model, seed=seed, **scale)
+    return student
+
+
+def _source(table: StudentTable, teacher: Path | None) -> Path:
+    if table.path:
+        source = Path(table.path).expanduser()
+    elif teacher is not None and table.source != "folder":
+        source = teacher
+    else:
+        raise BadInput(
+            "The student has no source",
+            "The recipe names no model file or folder, and its teacher is not a local one.",
+            "Set student.path to a GGUF file or to a Hugging Face folder.",
+        )
+    if table.source == "folder" and not source.is_dir():
+        raise BadInput("There is no such folder", str(source), "Set student.path to a folder that holds config.json.")
+    return source
+
+
+def source_config(source: Path) -> Config:
+    """The config of a GGUF file or folder, all layers."""
+    if source.is_dir():
+        return folder_config(source)
+    header = read_header(source)
+    return gguf_config(header, range(header.layers))
+
+
+def load_source(source: Path, layers: Sequence[int] | None = None) -> tuple[Config, State]:
+    """Config and weights of a GGUF file or folder, cut to `layers` if given."""
+    if not source.is_dir():
+        return load_gguf(source, layers=layers)
+    config, state = load_folder(source)
+    return (config, state) if layers is None else keep_layers(config, state, layers)
+
+
+def _kept(source: Path, table: StudentTable) -> tuple[Config, State, tuple[int, ...]]:
+    total = source_config(source)["num_hidden_layers"]
+    kept = choose_layers(total, table.layers, table.layer_count)
+    return *load_source(source, kept), kept
+
+
+def _refuse_unexportable(source: Path) -> None:
+    """Say before training, not after, that no GGUF file could be made of the student."""
+    if source.is_dir():
+        kind = folder_config(source)["rope_parameters"]["rope_type"]
+        obstacle = (
+            "" if kind == "default" else f"It scales its rotary positions ({kind}), which the export cannot write."
+        )
+    else:
+        obstacle = student_obstacle(read_header(source))
+    if obstacle:
+        raise BadInput(
+            "This model cannot become a student", f"{source.name}: {obstacle}", "Choose a Llama- or Qwen-shaped one."
+        )
