@@ -64,7 +64,8 @@ class Job:
         self._ended = threading.Event()
         self._began = time.monotonic()
         self._progress_at = 0.0
-        self._first_done: int | None = None
+        self._stage: str | None = None
+        self._first_done = 0
         self._first_tokens = 0
 
     def emit(self, event: Event, *, durable: bool = False) -> None:
@@ -76,10 +77,10 @@ class Job:
         self.emit(Warned(title, detail, hint))
 
     def progress(self, done: int, total: int, *, unit: str = "rows", tokens: int = 0, stage: str = "") -> None:
-        """Report progress, at most four times a second; rate is tokens (else units) a second of this attempt."""
+        """Report progress, at most four times a second; rate is tokens (else units) a second of this stage."""
         moment = time.monotonic()
-        if self._first_done is None:
-            self._first_done, self._first_tokens, self._began = done, tokens, moment
+        if stage != self._stage:
+            self._stage, self._first_done, self._first_tokens, self._began = stage, done, tokens, moment
         if moment - self._progress_at < _PROGRESS_SECONDS and done < total:
             return
         self._progress_at = moment
