@@ -6,7 +6,6 @@ sequences share one decode and the logits are read where llama.cpp wrote them. O
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
@@ -21,7 +20,6 @@ from kdstudio.models.gguf_header import read_header
 from kdstudio.teachers.llama_log import captured_log
 
 Logits = npt.NDArray[np.float32]
-_DEFAULT_VOCABULARY_ROWS = 256
 
 
 class NativeModel:
@@ -105,7 +103,7 @@ class NativeContext:
         parameters.n_ctx = cells
         parameters.n_batch = parameters.n_ubatch = batch_tokens
         parameters.n_seq_max = sequences
-        parameters.n_outputs_max = outputs
+        parameters.n_outputs_max = max(outputs, sequences)  # llama.cpp aborts below one for each sequence
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.kv_unified = True
         parameters.no_perf = True
@@ -170,5 +168,5 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
     return length
 
 
-with contextlib.suppress(AttributeError):  # older builds do it on their own
-    llama_cpp.llama_backend_init()
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort must end the child at once, not after a debugger's minute
+llama_cpp.llama_backend_init()
