@@ -14,7 +14,7 @@ from kdstudio.errors import BadInput
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
-from kdstudio.project.exchange import FORMATS, export_file, import_file
+from kdstudio.project.exchange import FORMATS, export_file, import_file, report_as_dict
 from kdstudio.project.table import RowQuery, RowTable
 
 KINDS = {"prompts": "prompt", "responses": "response", "preferences": "preference"}
@@ -60,9 +60,10 @@ def import_(
     mapping = dict(_pair(item) for item in map_ or [])
     with opened(project) as target:
         report = import_file(target, file, kind=kind_of(as_) if as_ else None, mapping=mapping or None)
-    result = {**asdict(report), "reject_file": str(report.reject_file) if report.reject_file else None}
     text = f"{report.rows:,} rows imported, {report.rejected:,} rejected"
-    show(result, as_json=json, text=text + (f" (see {report.reject_file})" if report.reject_file else ""))
+    show(
+        report_as_dict(report), as_json=json, text=text + (f" (see {report.reject_file})" if report.reject_file else "")
+    )
 
 
 def _pair(item: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -85,6 +86,10 @@ class Project:
         migrate(self._database.writer, self._database.path)
         mark.touch()
         remove_temporaries(self.folder)
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """All writes of the block, or none of them."""
+        return self._database.write()
 
     def close(self) -> None:
         """Close the database and let go of the lock; a second call does nothing."""

@@ -82,11 +82,15 @@ class Rows:
         """One preference. Raises `BadInput` when there is none of that id."""
         return _preference(self._row("preferences", row_id))
 
-    def prompt_id(self, key: bytes) -> int | None:
-        """The id of the prompt with this fingerprint, if there is one (reads what the open transaction wrote, too)."""
+    def prompt_ids(self, keys: Iterable[bytes]) -> dict[bytes, int]:
+        """Ids of the prompts with these fingerprints; also sees what the open transaction wrote."""
+        found: dict[bytes, int] = {}
         with self._database.lock:
-            row = self._database.writer.execute("SELECT id FROM prompts WHERE fingerprint = ?", (key,)).fetchone()
-        return None if row is None else int(row[0])
+            for block in chunks(keys):
+                marks = ",".join("?" * len(block))
+                sql = f"SELECT fingerprint, id FROM prompts WHERE fingerprint IN ({marks})"  # noqa: S608
+                found.update((row[0], row[1]) for row in self._database.writer.execute(sql, block))
+        return found
 
     def responses_of(self, prompt_id: int) -> list[Response]:
         """All responses to a prompt, oldest first."""
@@ -114,6 +118,13 @@ class Rows:
         sql = f"SELECT * FROM prompts WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608 -- our own words only
         for row in self._database.stream(sql, (*values, limit or -1)):
             yield _prompt(row)
+
+    def preferences(self, *, status: str = "") -> Iterator[Preference]:
+        """Preferences in order of id."""
+        for row in self._database.stream(
+            "SELECT * FROM preferences WHERE ? IN ('', 'any', status) ORDER BY id", (status,)
+        ):
+            yield _preference(row)
 
     def pairs(self, *, status: str = "accepted", limit: int = 0) -> Iterator[tuple[Prompt, Response]]:
         """What trains: responses of that status with their prompts, by id; those of a rejected prompt take no part."""
