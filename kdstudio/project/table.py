@@ -21,7 +21,7 @@ from kdstudio.project.database import DATABASE_NAME, connect_read_only, database
 from kdstudio.project.migrations import KIND_TABLES
 from kdstudio.project.search import condition
 
-Sort = Literal["id", "tokens", "status", "source", "prompt", "response"]
+Sort = Literal["id", "tokens", "status", "source", "teacher", "prompt", "response"]
 _SHOWN_CHARACTERS = 400
 
 
@@ -63,14 +63,16 @@ _COLUMNS = {
     "preference": """SELECT t.id, substr(p.text, 1, {n}) AS prompt, substr(t.text, 1, {n}) AS response, t.tokens,
         t.status, t.source, '' AS teacher, p.tags, t.reason FROM preferences t JOIN prompts p ON p.id = t.prompt_id""",
 }
-_ORDER = {
-    "id": "id",
-    "tokens": "tokens {d}, id",
-    "status": "status {d}, id",
-    "source": "source {d}, id",
-    "response": "text {d}, id",
-    "prompt": "text {d}, id",
+_SORT_COLUMNS = {
+    "id": {},
+    "tokens": {},
+    "status": {},
+    "source": {},
+    "teacher": {"prompt": "source", "preference": "source"},
+    "response": {"prompt": "text", "response": "text", "preference": "text"},
+    "prompt": {"prompt": "text", "response": "prompt_id", "preference": "prompt_id"},
 }
+"""What a sort reads where it is not the column of its own name. By prompt, the answers to one prompt stand together."""
 
 
 class RowTable:
@@ -90,19 +92,22 @@ class RowTable:
         self._connection.close()
 
     def interrupt(self) -> None:
-        """End a running look-up; it returns what it has as empty."""
+        """End a running look-up; `ids` then returns an empty tuple."""
         with contextlib.suppress(sqlite3.ProgrammingError):
             self._connection.interrupt()
 
     def ids(self, query: RowQuery) -> Sequence[int]:
         """The ids of all rows of a query in its order: a range where there are no gaps, else an array of int64.
 
-        Kept until the query or the data changes. Empty when interrupted.
+        Kept until the query or the data changes. An empty tuple, which is not kept, when interrupted.
         """
         version = self._data_version()
         if query != self._query or version != self._version:
-            self._ids = self._find(query)
-            self._query, self._version = query, version
+            self._query = None
+            found = self._find(query)
+            if found is None:
+                return ()
+            self._ids, self._query, self._version = found, query, version
         return self._ids
 
     def count(self, query: RowQuery) -> int:
@@ -142,7 +147,7 @@ class RowTable:
         """Changes whenever another connection committed."""
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def _find(self, query: RowQuery) -> Sequence[int]:
+    def _find(self, query: RowQuery) -> Sequence[int] | None:
         table = KIND_TABLES[query.kind]
         where, values = _conditions(query, table)
         with database_errors(self._path):
@@ -154,8 +159,7 @@ class RowTable:
                     count = self._connection.execute(counted, (query.kind,)).fetchone()[0]
                     if high - low + 1 == count:
                         return range(high, low - 1, -1) if query.descending else range(low, high + 1)
-                order = _ORDER[query.sort].format(d="DESC" if query.descending else "")
-                order = f"{order} DESC" if query.descending and query.sort == "id" else order
+                order = _order(query)
                 clause = f"WHERE {' AND '.join(where)}" if where else ""
                 cursor = self._connection.execute(f"SELECT id FROM {table} {clause} ORDER BY {order}", values)  # noqa: S608
                 ids = array("q")
@@ -163,10 +167,16 @@ class RowTable:
                     ids.extend([row[0] for row in block])
             except sqlite3.OperationalError as error:
                 if "interrupt" in str(error):
-                    return ()
+                    return None
                 raise
             else:
                 return ids
+
+
+def _order(query: RowQuery) -> str:
+    column = _SORT_COLUMNS[query.sort].get(query.kind, query.sort)
+    direction = " DESC" if query.descending else ""
+    return f"id{direction}" if column == "id" else f"{column}{direction}, id"
 
 
 def _conditions(query: RowQuery, table: str) -> tuple[list[str], list[str]]:
