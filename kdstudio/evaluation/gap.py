@@ -68,11 +68,7 @@ class GapMeter:
     def result(self) -> Gap:
         """The means so far. Raises `KnownError` when nothing was compared."""
         if self.positions == 0:
-            raise KnownError(
-                "Nothing to compare",
-                "There is no held-out row with a response that both models can read.",
-                "Accept some responses, or hold some rows out.",
-            )
+            raise _nothing()
         forward, reverse, agreed, teacher, student = (self._sums / self.positions).tolist()
         return Gap(forward, reverse, agreed, teacher, student, self.positions, self.rows)
 
@@ -106,6 +102,43 @@ def measure(
         if progress is not None:
             progress(meter.rows, meter.positions)
     return meter
+
+
+def likelihood(
+    student: LogitSource,
+    pairs: Iterable[Pair],
+    *,
+    continues: Callable[[], bool] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[float, int]:
+    """Mean negative log-likelihood of the responses in nats, and how many positions it is over.
+
+    For a teacher whose distribution cannot be seen. Arguments as in `measure`. Raises `KnownError` without one.
+    """
+    total, positions = 0.0, 0
+    for rows, (prompt, response) in enumerate(pairs, start=1):
+        if continues is not None and not continues():
+            break
+        done = 0
+        for block in student.at(prompt, response):
+            logits = torch.from_numpy(block)
+            labels = torch.tensor(list(response[done : done + len(block)])).unsqueeze(1)
+            total += float((logits.logsumexp(dim=1) - logits.gather(1, labels).squeeze(1)).double().sum())
+            done += len(block)
+        positions += done
+        if progress is not None:
+            progress(rows, positions)
+    if positions == 0:
+        raise _nothing()
+    return total / positions, positions
+
+
+def _nothing() -> KnownError:
+    return KnownError(
+        "Nothing to compare",
+        "There is no row with a response that was measured.",
+        "Accept some responses, or hold some rows out.",
+    )
 
 
 def _require_same_vocabulary(teacher: LogitSource, student: LogitSource) -> None:

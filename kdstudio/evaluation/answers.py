@@ -1,0 +1,53 @@
+"""What teacher and student answer to the same prompts, side by side, and how alike it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kdstudio.evaluation.scores import exact_match, rouge_l
+from kdstudio.teachers.base import Message, Request, Sampling, Teacher
+
+Prompt = tuple[str, Sequence[Message]]
+"""(what is shown, messages)."""
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Two greedy answers to one prompt. `exact_match` and `rouge_l` compare the student's with the teacher's."""
+
+    prompt: str
+    teacher: str
+    student: str
+    exact_match: bool
+    rouge_l: float
+
+
+def answers_of(
+    model: Teacher, prompts: Sequence[Prompt], maximum_tokens: int, stop: Callable[[], bool]
+) -> dict[int, str]:
+    """Greedy answers by index of the prompt. One that failed is missing; after a stop, so are those not begun."""
+    sampling = Sampling(max_tokens=maximum_tokens)
+    requests = [Request(str(number), tuple(messages), sampling) for number, (_, messages) in enumerate(prompts)]
+    return {
+        int(completion.key): completion.text
+        for completion in model.generate(requests, stop=stop)
+        if completion.finish_reason != "error"
+    }
+
+
+def side_by_side(
+    prompts: Sequence[Prompt], teacher_answers: dict[int, str], student_answers: dict[int, str]
+) -> list[SideBySide]:
+    """Join the answers of both, for every prompt that both answered, in order."""
+    return [
+        SideBySide(
+            shown,
+            teacher_answers[number],
+            student_answers[number],
+            exact_match(student_answers[number], teacher_answers[number]),
+            rouge_l(student_answers[number], teacher_answers[number]),
+        )
+        for number, (shown, _) in enumerate(prompts)
+        if number in teacher_answers and number in student_answers
+    ]

@@ -1,0 +1,211 @@
+"""The evaluation job: the gap of a run's student, or of a GGUF file, to its teacher, and both answers side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdstudio.distillation.examples import SourceRow
+from kdstudio.distillation.reporter import Reporter
+from kdstudio.distillation.vocabulary import require_same_vocabulary
+from kdstudio.errors import BadInput, KnownError, Stopped
+from kdstudio.evaluation.answers import Prompt, SideBySide, answers_of, side_by_side
+from kdstudio.evaluation.gap import likelihood, measure
+from kdstudio.evaluation.held_out import STUDENT_NAME, MeasuredRows, rows_for_file, rows_of_run, run_folder_of
+from kdstudio.evaluation.logits import LlamaLogits, LogitSource
+from kdstudio.evaluation.torch_logits import TorchLogits, load_student
+from kdstudio.export.gguf import Identity, write_gguf
+from kdstudio.jobs.events import Sample
+from kdstudio.models.conversation import Tokenizer
+from kdstudio.models.gguf_header import read_header
+from kdstudio.models.spec import TeacherSpec
+from kdstudio.students.save import open_tokenizer
+from kdstudio.teachers.base import Teacher
+from kdstudio.teachers.opening import open_teacher
+
+MAXIMUM_TOKENS, LEAST_ANSWER, MOST_ANSWER = 4096, 48, 512
+
+
+class EvaluationJob(Reporter, Protocol):
+    """A job with its project, its parameters (`run` or `gguf`, `teacher`, `limit`, `samples`) and secrets."""
+
+    project_folder: Path
+    parameters: dict[str, Any]
+    secrets: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Student:
+    """What is measured: a GGUF file, or the student folder of a run."""
+
+    path: Path
+    tokenizer: Tokenizer
+    rows: MeasuredRows
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a GGUF file."""
+        return self.path.is_file()
+
+    def logits(self) -> LogitSource:
+        """The student as a source of logits."""
+        if self.is_file:
+            return LlamaLogits(self.path, context_tokens=self.rows.longest)
+        return TorchLogits(load_student(self.path))
+
+
+def run(job: EvaluationJob) -> dict[str, Any]:
+    """Measure and compare; returns `forward_kl, reverse_kl, top1_agreement, teacher_nll, student_nll, rows` and more.
+
+    Figures that need the teacher's full distribution are None where it has none to give, and a warning says why.
+    """
+    spec = _teacher(job.parameters.get("teacher"))
+    student = _student(job)
+    rows = student.rows.first(int(job.parameters.get("limit") or 0))
+    if not rows.held_out:
+        job.warn("Not measured on held-out rows", f"These are {rows.text}.", "Learnt rows flatter a student.")
+    result = _gap(job, spec, student, rows)
+    answers = _answers(job, spec, student, rows.prompts(int(job.parameters.get("samples", 6))), rows)
+    for number, item in enumerate(answers):
+        job.emit(Sample(number, item.prompt, item.student, item.teacher))
+    if not job.continues():
+        raise Stopped("The measurement was ended early.")
+    return {
+        **result,
+        "text": rows.text,
+        "held_out": rows.held_out,
+        "answers": len(answers),
+        "exact_match": _mean([float(item.exact_match) for item in answers]),
+        "rouge_l": _mean([item.rouge_l for item in answers]),
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _teacher(described: Any) -> TeacherSpec:
+    try:
+        return TeacherSpec(**described)
+    except TypeError as error:
+        raise BadInput("No teacher to compare with", f"{error}.", "Choose a teacher of the project.") from error
+
+
+def _student(job: EvaluationJob) -> Student:
+    if job.parameters.get("gguf"):
+        path = Path(str(job.parameters["gguf"]))
+        header = read_header(path)
+        if not header.tensors:
+            raise BadInput("This file has no weights", f"{path} holds a vocabulary only.", "Choose the model itself.")
+        tokenizer = open_tokenizer(path)
+        limit = min(header.context or MAXIMUM_TOKENS, MAXIMUM_TOKENS)
+        return Student(path, tokenizer, rows_for_file(job.project_folder, header.metadata, tokenizer, limit))
+    folder = run_folder_of(job.project_folder, str(job.parameters.get("run", "")))
+    tokenizer = open_tokenizer(folder / STUDENT_NAME)
+    return Student(folder / STUDENT_NAME, tokenizer, rows_of_run(folder, job.project_folder, tokenizer))
+
+
+def _gap(job: EvaluationJob, spec: TeacherSpec, student: Student, rows: MeasuredRows) -> dict[str, Any]:
+    obstacle = _obstacle(spec, student, rows)
+    pairs = rows.pairs
+    with ExitStack() as stack:
+        measured = stack.enter_context(_closing(student.logits()))
+
+        def progress(done: int, positions: int) -> None:
+            job.progress(done, len(pairs), unit="rows", tokens=positions, stage="measure")
+
+        if obstacle is not None:
+            job.warn("No divergence to this teacher", obstacle, "The student's own likelihood is measured instead.")
+            nll, positions = likelihood(measured, pairs, continues=job.continues, progress=progress)
+            return _figures(None, None, None, None, nll, len(pairs), positions)
+        teacher = stack.enter_context(_closing(_local_logits(spec, rows.longest)))
+        meter = measure(teacher, measured, pairs, continues=job.continues, progress=progress)
+    if not job.continues():
+        raise Stopped("The measurement was ended early.")
+    gap = meter.result()
+    return _figures(
+        gap.forward_kl, gap.reverse_kl, gap.top1_agreement, gap.teacher_nll, gap.student_nll, gap.rows, gap.positions
+    )
+
+
+def _figures(
+    forward: float | None,
+    reverse: float | None,
+    agreement: float | None,
+    teacher: float | None,
+    student: float,
+    rows: int,
+    positions: int,
+) -> dict[str, Any]:
+    return {
+        "forward_kl": forward,
+        "reverse_kl": reverse,
+        "top1_agreement": agreement,
+        "teacher_nll": teacher,
+        "student_nll": student,
+        "rows": rows,
+        "positions": positions,
+    }
+
+
+@contextmanager
+def _closing(source: LogitSource) -> Iterator[LogitSource]:
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def _obstacle(spec: TeacherSpec, student: Student, rows: MeasuredRows) -> str | None:
+    """Why no divergence to this teacher can be measured; None if it can."""
+    if spec.kind not in ("gguf", "huggingface"):
+        return f"{spec.name} gives answers, not the distribution behind them."
+    sources = [SourceRow(row.prompt_id, row.response_id, (), row.response) for row in rows.examples]
+    try:
+        require_same_vocabulary(open_tokenizer(Path(spec.path)), student.tokenizer, sources)
+    except BadInput as error:
+        return error.detail
+    return None
+
+
+def _local_logits(spec: TeacherSpec, longest: int) -> LogitSource:
+    path = Path(spec.path)
+    return LlamaLogits(path, context_tokens=longest) if path.is_file() else TorchLogits(load_student(path))
+
+
+def _answers(
+    job: EvaluationJob, spec: TeacherSpec, student: Student, chosen: list[Any], rows: MeasuredRows
+) -> list[SideBySide]:
+    """Greedy answers of both; one model at a time is in memory. A teacher that cannot answer is said, not fatal."""
+    if not chosen or not job.continues():
+        return []
+    prompts: list[Prompt] = [(item.prompt, rows.messages[item.prompt_id]) for item in chosen]
+    longest = max(len(item.response_ids) for item in rows.examples)
+    count = max(LEAST_ANSWER, min(longest + 8, MOST_ANSWER))
+    job.progress(0, 2, unit="models", stage="answers")
+    try:
+        theirs = _ask(job, open_teacher(spec, job.secrets), prompts, count)
+    except KnownError as error:
+        job.warn("The teacher gave no answers to compare", f"{error.title}. {error.detail}", error.hint)
+        return []
+    job.progress(1, 2, unit="models", stage="answers")
+    with tempfile.TemporaryDirectory(dir=job.run_folder, prefix=".kdtmp-") as folder:
+        path = student.path
+        if not student.is_file:
+            path = Path(folder) / "student.gguf"
+            write_gguf(student.path, path, "F16", Identity("student"))
+        own = TeacherSpec("student", "gguf", path=str(path), options={"dequantise": False})
+        ours = _ask(job, open_teacher(own, {}), prompts, count)
+    job.progress(2, 2, unit="models", stage="answers")
+    return side_by_side(prompts, theirs, ours)
+
+
+def _ask(job: EvaluationJob, model: Teacher, prompts: list[Prompt], count: int) -> dict[int, str]:
+    try:
+        return answers_of(model, prompts, count, lambda: not job.continues())
+    finally:
+        model.close()
