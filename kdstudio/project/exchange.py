@@ -120,8 +120,8 @@ def import_file(
 ) -> ImportReport:
     """Import a file into a project. `kind` "prompt" leaves answers out; "response" and "preference" require them.
 
-    `mapping` is ours -> theirs, for example {"prompt": "question"}. What cannot be read goes, with line and reason, to a
-    file in the project's rejects/ folder. `progress` gets (done, total) bytes, and may raise to give the import up.
+    `mapping` is ours -> theirs, for example {"prompt": "question"}. What cannot be read goes, with line and reason, to
+    a file in the project's rejects/ folder. `progress` gets (done, total) bytes, and may raise to give the import up.
     Raises `BadInput` when nothing can be read; then nothing is changed.
     """
     found = detect(path, mapping)
@@ -176,9 +176,9 @@ def _usable(record: _Record) -> Any:
 
 
 def _mapped(value: Mapping[str, Any], mapping: Mapping[str, str] | None) -> Mapping[str, Any]:
-    return (
-        {**value, **{ours: value[theirs] for ours, theirs in mapping.items() if theirs in value}} if mapping else value
-    )
+    if not mapping:
+        return value
+    return {**value, **{ours: value[theirs] for ours, theirs in mapping.items() if theirs in value}}
 
 
 def _fit(item: Item, kind: Kind | None) -> Item:
@@ -215,7 +215,7 @@ def _store(project: Project, batch: list[Item], source: str, tally: _Tally) -> N
 
 
 def _shape(path: Path, encoding: str) -> str:
-    """How the records are laid out: csv, lines, array or jsonl. The suffix decides for CSV, else the first character."""
+    """How the records are laid out: csv, lines, array or jsonl; by suffix for CSV, else by the first character."""
     if path.suffix.lower() in (".csv", ".tsv"):
         return "csv"
     first = next((line.text.strip() for line in read_lines(path, encoding) if line.text.strip()), "")

@@ -22,6 +22,7 @@ MAXIMUM_LINE = 16 << 20
 MAXIMUM_DEPTH = 64
 MAXIMUM_ARRAY_FILE = 1 << 30
 _SAMPLE = 1 << 20
+_CONTROLS = bytes(range(1, 9)) + bytes(range(14, 32))
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -37,7 +38,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True)
 class SourceLine:
-    """One line of a file. `fault` is why it cannot be used ("" if it can); `end` is the byte position after it, about."""
+    """One line of a file. `fault` is why it cannot be used ("" if it can); `end` is about the byte after it."""
 
     number: int
     text: str
@@ -60,7 +61,8 @@ def encoding_of(path: Path) -> str:
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if max(even, odd) > len(head) // 5 and min(even, odd) < len(head) // 50:
         return "utf-16-le" if odd > even else "utf-16-be"
-    if even + odd > len(head) // 20:
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if even + odd > len(head) // 20 or controls > len(head) // 20:
         raise BadInput("This is not a text file", f"{path} holds binary data.", "Import JSONL, CSV or plain text.")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)

@@ -77,7 +77,6 @@ class ChatProcess(QObject):
         self._open.clear()
         if process is None:
             return
-        process.disconnect(self)
         process.closeWriteChannel()
         if not process.waitForFinished(_GOODBYE_MILLISECONDS):
             process.kill()
@@ -135,12 +134,14 @@ class ChatProcess(QObject):
             self._errors = (self._errors + text)[-_STDERR_TAIL:]
 
     def _broke(self, kind: QProcess.ProcessError) -> None:
-        if kind == QProcess.ProcessError.FailedToStart:
+        if self._process is not None and kind == QProcess.ProcessError.FailedToStart:
             self._leave(
                 KnownError("The chat could not start", f"{self._command[0]} could not be run.", "Reinstall it.")
             )
 
     def _ended(self, code: int, status: QProcess.ExitStatus) -> None:
+        if self._process is None:
+            return  # we ended it
         self._read()
         self._read_errors()
         tail = secrets.redact(self._errors.strip().splitlines()[-1] if self._errors.strip() else "")

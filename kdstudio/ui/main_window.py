@@ -239,7 +239,7 @@ class MainWindow(QMainWindow):
 
     def reset_layout(self) -> None:
         """The first start's size, with the jobs panel hidden."""
-        self.resize(1280, 820)
+        self.resize(QSize(1280, 820).boundedTo(self.screen().availableSize()))
         self.dock.hide()
         self.resizeDocks([self.dock], [_JOBS_HEIGHT], Qt.Orientation.Vertical)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,15 +77,27 @@ def window(project_session: Session, qtbot: QtBot) -> MainWindow:
     return made
 
 
+def visible_widget(name: str) -> QWidget:
+    """The visible widget with that object name, of any window. Nothing may be collected from the list while it is made."""
+    gc.collect()
+    gc.disable()
+    try:
+        windows = [window for window in QApplication.topLevelWidgets() if window.isVisible()]
+        found = [child for window in windows for child in (window, *window.findChildren(QWidget, name))]
+    finally:
+        gc.enable()
+    visible = [child for child in found if child.objectName() == name and child.isVisible()]
+    assert visible, f"nothing visible is called {name!r}"
+    return visible[-1]
+
+
 @pytest.fixture
 def click(qapp: QApplication) -> Click:
     """Click a widget, or the visible one with that object name, with a real mouse press in its middle."""
 
     def act(target: QWidget | str) -> QWidget:
         if isinstance(target, str):
-            widgets = [one for one in QApplication.allWidgets() if one.objectName() == target and one.isVisible()]
-            assert widgets, f"nothing visible is called {target!r}"
-            target = widgets[-1]
+            target = visible_widget(target)
         assert target.isEnabled(), f"{target.objectName()} cannot be clicked: it is disabled"
         QTest.mouseClick(target, Qt.MouseButton.LeftButton)
         return target

@@ -43,6 +43,7 @@ class ChatPage(Page):
         self._stopped: set[str] = set()
         self._loaded: dict[str, ChatModel] = {}
         self._reading: Task | None = None
+        self._suggested: tuple[str, ...] = ()
         self.pickers = {role: ModelPicker(f"chat_{role}", role.capitalize()) for role in ROLES}
         self._build()
         self._connect()
@@ -160,8 +161,12 @@ class ChatPage(Page):
         self._picked()
 
     def _show_suggestions(self, texts: tuple[str, ...]) -> None:
+        if texts == self._suggested:
+            return
+        self._suggested = texts
         while (item := self.suggestions.takeAt(0)) is not None:
             if (widget := item.widget()) is not None:
+                widget.hide()
                 widget.deleteLater()
         self.suggestions.addStretch(1)
         for number, text in enumerate(texts):

@@ -38,6 +38,7 @@ class ErrorBanner(QFrame):
         self.detail = label("", wrap=True, name=f"{name}_detail", selectable=True)
         self.hint = label("", "dim", wrap=True, name=f"{name}_hint", selectable=True)
         self._action: QPushButton = button("", name=f"{name}_action", clicked=self._act)
+        self._action.hide()
         self._on_action: Callable[[], object] | None = None
         self._build(name)
         theme().changed.connect(self._draw_mark)
