@@ -78,7 +78,7 @@ def window(project_session: Session, qtbot: QtBot) -> MainWindow:
 
 
 def visible_widget(name: str) -> QWidget:
-    """The visible widget with that object name, of any window. Nothing may be collected from the list while it is made."""
+    """The visible widget with that object name, in any window. Nothing is collected while the list is made."""
     gc.collect()
     gc.disable()
     try:
