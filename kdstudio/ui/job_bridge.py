@@ -72,12 +72,15 @@ class _Mailbox(QObject):
         self.futures: set[Future[None]] = set()
         self.numbers = itertools.count(1)
         self.pool = ThreadPoolExecutor(_WORKERS, "kdstudio-background")
+        self.queue = ThreadPoolExecutor(1, "kdstudio-in-order")
         self.posted.connect(self._deliver)
 
-    def run(self, function: Callable[..., Any], arguments: tuple[Any, ...], owner: QObject | None) -> Task:
+    def run(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], owner: QObject | None, *, in_order: bool
+    ) -> Task:
         task, number = Task(owner), next(self.numbers)
         self.running[number] = task
-        future = self.pool.submit(self._call, number, function, arguments)
+        future = (self.queue if in_order else self.pool).submit(self._call, number, function, arguments)
         self.futures.add(future)
         future.add_done_callback(self.futures.discard)
         return task
@@ -101,15 +104,18 @@ class _Mailbox(QObject):
 _mailbox: list[_Mailbox] = []
 
 
-def background(function: Callable[..., Any], *arguments: Any, owner: QObject | None = None) -> Task:
+def background(
+    function: Callable[..., Any], *arguments: Any, owner: QObject | None = None, in_order: bool = False
+) -> Task:
     """Run `function(*arguments)` in a worker thread and return its task at once.
 
     Connect `done` and `failed` right after. With an `owner` (a page, a dialog) nothing is sent once it is deleted.
-    The function must not touch widgets.
+    The function must not touch widgets. Calls with `in_order` run one after the other as they were asked for: changes
+    of rows and their undoing, so that Ctrl+Z never takes back another change than the last.
     """
     if not _mailbox or not shiboken6.isValid(_mailbox[0]):
         _mailbox[:] = [_Mailbox()]
-    return _mailbox[0].run(function, arguments, owner)
+    return _mailbox[0].run(function, arguments, owner, in_order=in_order)
 
 
 def forgive_background() -> None:

@@ -28,13 +28,15 @@ _CLOSE_SECONDS = 2.0
 class Session(QObject):
     """The open project and everything that acts on it.
 
-    `project_changed`: another project, or none. `rows_changed`, `teachers_changed`: read them again.
+    `project_changed`: another project, or none; `project_closing` comes before, while the old one can still be read:
+    whoever keeps a connection of its own closes it now. `rows_changed`, `teachers_changed`: read them again.
     `run_changed(run_id)`: its state or progress moved. `events(run_id, lines)`: new journal lines, for live plots.
     `page_wanted(key, arguments)`: go to a page. `said(text, tone)`: a toast. `troubled(KnownError)`: a message for all
     pages. `selection_said(text)`: the status bar's left half.
     """
 
     project_changed = Signal()
+    project_closing = Signal()
     rows_changed = Signal()
     teachers_changed = Signal()
     run_changed = Signal(str)
@@ -93,6 +95,8 @@ class Session(QObject):
             self.project_changed.emit()
 
     def _release(self) -> None:
+        if self.project is not None:
+            self.project_closing.emit()
         if self._bridge is not None:
             self._bridge.stop()
             self._bridge.deleteLater()
@@ -168,7 +172,7 @@ class Session(QObject):
         project = self.project
         if project is None:
             return background(lambda: None, owner=self)
-        task = background(getattr(project.history, direction), owner=self)
+        task = background(getattr(project.history, direction), owner=self, in_order=True)
         task.done.connect(lambda label: self._turned(direction, label))
         task.failed.connect(self.troubled)
         return task
