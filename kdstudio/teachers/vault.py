@@ -1,0 +1,207 @@
+"""The vault: a project's stored teacher signals, paid for once.
+
+One pack file that only ever grows, and an index that merely saves scanning it. A record carries its key and a checksum:
+what a killed writer left half written is stepped over, and a flipped bit makes its one signal count as missing. Readers
+map the pack and see what a writer adds while they run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import filelock
+import numpy as np
+
+from kdstudio import files
+from kdstudio.errors import KnownError
+from kdstudio.teachers.signals import SparseSignal
+from kdstudio.teachers.vault_format import pack, unpack
+
+FORMAT_VERSION = 1
+PACK_NAME, INDEX_NAME, LOCK_NAME = "signals.pack", "signals.index", "vault.lock"
+_MAGIC = b"KDS1"
+_RECORD = struct.Struct("<4s16sIII")  # magic, key, tokens, payload bytes, crc32 of the payload
+_INDEX = np.dtype([("key", "V16"), ("offset", "<u8"), ("length", "<u4"), ("tokens", "<u4")])
+
+
+class Vault:
+    """Signals by key. Reading needs no lock; the first `put` takes the vault's, so that there is one writer.
+
+    Not safe to use from several threads at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pack, self._index = folder / PACK_NAME, folder / INDEX_NAME
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, length, tokens
+        self._tokens = 0
+        self._end = 0
+        self._map: mmap.mmap | None = None
+        self._lock: filelock.BaseFileLock | None = None
+        self._unwritten: dict[bytes, tuple[bytes, int]] = {}
+        self._read_index()
+        self._catch_up()
+
+    @staticmethod
+    def key(fingerprint: str, top_k: int, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
+        """Name a signal, in hex: what scored (`fingerprint` of the teacher's weights), how, and which token ids."""
+        rule = f"kdstudio signals {FORMAT_VERSION} {fingerprint} top-k {top_k} {len(prompt_ids)} "
+        digest = hashlib.blake2b(rule.encode(), digest_size=16)
+        digest.update(np.asarray([*prompt_ids, *response_ids], "<u4").tobytes())
+        return digest.hexdigest()
+
+    def has(self, key: str) -> bool:
+        """Whether a signal is stored; `get` also checks that it is sound."""
+        name = bytes.fromhex(key)
+        return name in self._unwritten or name in self._places or (self._catch_up() and name in self._places)
+
+    def get(self, key: str) -> SparseSignal | None:
+        """The signal, or None when it is missing or damaged."""
+        name = bytes.fromhex(key)
+        if name in self._unwritten:
+            return unpack(self._unwritten[name][0])
+        if not self.has(key):
+            return None
+        offset, length, _ = self._places[name]
+        record = self._mapped(offset + length)[offset : offset + length]
+        if len(record) < _RECORD.size:
+            return None
+        magic, found, _, size, checksum = _RECORD.unpack_from(record)
+        payload = record[_RECORD.size :]
+        if (magic, found, size) != (_MAGIC, name, len(payload)) or zlib.crc32(payload) != checksum:
+            return None
+        return unpack(payload)
+
+    def put(self, key: str, signal: SparseSignal) -> None:
+        """Store a signal; it is durable after `flush`. A later one of the same key replaces it.
+
+        Raises `KnownError` when another process is writing to this vault.
+        """
+        if self._lock is None:
+            self._take_lock()
+        self._unwritten[bytes.fromhex(key)] = (pack(signal), len(signal))
+
+    def flush(self) -> None:
+        """Write what was put, and wait for the disk. Raises `KnownError` when it is full; nothing stored is lost."""
+        if not self._unwritten:
+            return
+        records, entries = [], []
+        at = self._pack.stat().st_size  # a torn record before it stays where it is: a reader may have it mapped
+        for name, (payload, tokens) in self._unwritten.items():
+            record = _RECORD.pack(_MAGIC, name, tokens, len(payload), zlib.crc32(payload)) + payload
+            records.append(record)
+            entries.append((name, at, len(record), tokens))
+            at += len(record)
+        with files.disk_errors(self._pack), self._pack.open("ab") as stream:
+            stream.write(b"".join(records))
+            stream.flush()
+            os.fsync(stream.fileno())
+        rows = np.array(entries, _INDEX)
+        with files.disk_errors(self._index), self._index.open("ab") as stream:
+            stream.write(rows.tobytes())
+        for name, offset, length, tokens in entries:
+            self._note(name, offset, length, tokens)
+        self._end = at
+        self._unwritten.clear()
+
+    @property
+    def tokens(self) -> int:
+        """Response tokens with a stored signal."""
+        return self._tokens + sum(tokens for _, tokens in self._unwritten.values())
+
+    @property
+    def bytes_per_token(self) -> float:
+        """What a token's signal takes on the disk, everything included; 0 in an empty vault."""
+        size = self._end + len(self._places) * _INDEX.itemsize
+        return size / self._tokens if self._tokens else 0.0
+
+    def close(self) -> None:
+        """Write what is left and let go of files and lock."""
+        try:
+            self.flush()
+        finally:
+            if self._map is not None:
+                self._map.close()
+                self._map = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _note(self, name: bytes, offset: int, length: int, tokens: int) -> None:
+        self._tokens += tokens - (self._places[name][2] if name in self._places else 0)
+        self._places[name] = (offset, length, tokens)
+
+    def _take_lock(self) -> None:
+        with files.disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(str(self.folder / LOCK_NAME))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise KnownError(
+                "Another job is storing signals in this project", str(self.folder), "Wait for it to end, or stop it."
+            ) from None
+        self._lock = lock
+        self._catch_up()
+        if not self._pack.exists():
+            self._pack.touch()
+            files.fsync_folder(self.folder)
+
+    def _read_index(self) -> None:
+        """Take over the index as far as the pack goes; the rest is found by scanning."""
+        try:
+            data, size = self._index.read_bytes(), self._pack.stat().st_size
+        except OSError:
+            return
+        rows = np.frombuffer(data[: len(data) // _INDEX.itemsize * _INDEX.itemsize], _INDEX)
+        for key, offset, length, tokens in rows.tolist():
+            if offset < self._end or offset + length > size:
+                return  # the index is damaged: from here on the pack itself is read
+            self._note(bytes(key), offset, length, tokens)
+            self._end = offset + length
+
+    def _catch_up(self) -> bool:
+        """Find the whole records beyond what is known; true when there were any."""
+        try:
+            size = self._pack.stat().st_size
+        except OSError:
+            return False
+        known, at = self._end, self._end
+        view = self._mapped(size) if size > at else b""
+        while at + _RECORD.size <= size:
+            magic, name, tokens, length, checksum = _RECORD.unpack_from(view, at)
+            end = at + _RECORD.size + length
+            if magic == _MAGIC and end <= size and zlib.crc32(view[at + _RECORD.size : end]) == checksum:
+                self._note(name, at, end - at, tokens)
+                self._end = at = end
+            elif (at := view.find(_MAGIC, at + 1)) < 0:  # torn or damaged: go on with the next record, if there is one
+                break
+        return self._end > known
+
+    def _mapped(self, needed: int) -> mmap.mmap | bytes:
+        """The pack, mapped at least up to `needed` as far as it goes."""
+        if self._map is None or len(self._map) < needed:
+            if self._map is not None:
+                self._map.close()
+                self._map = None
+            with self._pack.open("rb") as stream:
+                if os.fstat(stream.fileno()).st_size == 0:
+                    return b""
+                self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._map
