@@ -24,13 +24,14 @@ class ChatProcess(QObject):
     """One server with its models.
 
     `delta(id, text)` while an answer grows, `done(id, reply)` or `failed(id, KnownError)` at its end,
-    `died(KnownError)` when the process ended by itself while nothing was asked.
+    `died(KnownError)` when the process ended by itself while nothing was asked, `ready(model)` when one is loaded.
     """
 
     delta = Signal(str, str)
     done = Signal(str, dict)
     failed = Signal(str, object)
     died = Signal(object)
+    ready = Signal(str)
 
     def __init__(self, parent: QObject | None = None, *, command: list[str] | None = None) -> None:
         super().__init__(parent)
@@ -106,7 +107,9 @@ class ChatProcess(QObject):
         if not isinstance(message, dict):
             return
         request = str(message.get("id", ""))
-        if "error" in message:
+        if isinstance(message.get("ready"), str):
+            self.ready.emit(message["ready"])
+        elif "error" in message:
             self._fail(request, message["error"])
         elif request not in self._open:
             return

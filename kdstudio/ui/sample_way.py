@@ -17,6 +17,8 @@ from kdstudio.errors import KnownError
 if TYPE_CHECKING:
     from kdstudio.project import Project
 
+SAMPLE_TOKENS = 48
+"""The sample's answers are one sentence of about 30 tokens; what runs on is cut off and rejected."""
 Start = tuple[str, dict[str, Any], tuple[str, ...]]
 """A job's title, its parameters, and the names of the keys it needs."""
 
@@ -68,9 +70,9 @@ def add_teacher(project: Project, path: Path) -> str:
 
 def ask_parameters(project: Project) -> Start:
     """The elicitation of the sample: recipe "answer", every prompt once, greedy."""
-    from kdstudio.recipe import find_elicitation_recipe, recipe_hash
+    from kdstudio.recipe import find_elicitation_recipe, override, recipe_hash
 
-    recipe = find_elicitation_recipe("answer")
+    recipe = override(find_elicitation_recipe("answer"), [f"sample.max_tokens={SAMPLE_TOKENS}"])
     teacher = _teacher(project)
     parameters = {
         "recipe": recipe.model_dump(mode="json"),

@@ -143,7 +143,7 @@ class Session(QObject):
             return function(supervisor) or run_id
 
         task = background(act, owner=self)
-        task.done.connect(self.run_changed)
+        task.done.connect(lambda started: self.run_changed.emit(str(started)))
         return task
 
     def _secret_names(self, run_id: str) -> tuple[str, ...]:

@@ -124,6 +124,7 @@ class ChatPage(Page):
         self.message.escaped.connect(self.stop)
         for picker in self.pickers.values():
             picker.picked.connect(self._picked)
+        self.server.ready.connect(self._model_ready)
         self.server.delta.connect(self._grow)
         self.server.done.connect(self._done)
         self.server.failed.connect(self._failed)
@@ -225,7 +226,7 @@ class ChatPage(Page):
         self._ask(text, chosen)
 
     def _ask(self, text: str, chosen: dict[str, ChatModel]) -> None:
-        turn = ChatTurn(text, {role: model.label for role, model in chosen.items()})
+        turn = ChatTurn(text, {role: model.label for role, model in chosen.items()}, loaded=bool(self._turns))
         self.column.addWidget(turn)
         self.stack.setCurrentWidget(self.area)
         self.message.clear()
@@ -267,6 +268,11 @@ class ChatPage(Page):
         self._show_busy()
 
     # ---------------------------------------------------------------------------------------------- answering
+    def _model_ready(self, role: str) -> None:
+        for turn, asked in self._open.values():
+            if asked == role:
+                turn.answers[role].say("thinking…")
+
     def _grow(self, request: str, piece: str) -> None:
         if request in self._open:
             turn, role = self._open[request]

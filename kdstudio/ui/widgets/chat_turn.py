@@ -21,14 +21,14 @@ _MARKDOWN = re.compile(r"(^```|^#{1,6} |^\s*[-*+] |^\s*\d+\. |^\|.+\||\*\*[^*\n]
 class AnswerCard(Card):
     """A model's answer: grows while it streams, rendered as markdown at its end where it is markdown."""
 
-    def __init__(self, role: str, model: str) -> None:
+    def __init__(self, role: str, model: str, *, loaded: bool) -> None:
         super().__init__("", name=f"answer_{role}", margin=12)
         self._waiting = ""
         self._text = ""
         self._pieces = 0
         self._first = 0.0
         self.finished = False
-        self.words = label("loading the model…", "small", name=f"answer_{role}_rate")
+        self.words = label("thinking…" if loaded else "loading the model…", "small", name=f"answer_{role}_rate")
         self.pill = Pill("stopped", "idle")
         self.pill.hide()
         head = QHBoxLayout()
@@ -53,6 +53,11 @@ class AnswerCard(Card):
     def text(self) -> str:
         """The answer so far."""
         return self._text
+
+    def say(self, words: str) -> None:
+        """What the model is doing before it says something."""
+        if not self._pieces and not self.finished:
+            self.words.setText(words)
 
     def add_piece(self, piece: str) -> None:
         """Take a streamed piece; it is shown at most twenty times a second."""
@@ -102,10 +107,10 @@ class AnswerCard(Card):
 class ChatTurn(QWidget):
     """The person's message as a bubble at the right, answers below. `answers` is by role: student, teacher."""
 
-    def __init__(self, said: str, models: dict[str, str], parent: QWidget | None = None) -> None:
+    def __init__(self, said: str, models: dict[str, str], *, loaded: bool, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.said = said
-        self.answers = {role: AnswerCard(role, model) for role, model in models.items()}
+        self.answers = {role: AnswerCard(role, model, loaded=loaded) for role, model in models.items()}
         bubble = QFrame()
         bubble.setProperty("role", "bubble")
         inner = QHBoxLayout(bubble)
