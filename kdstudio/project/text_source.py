@@ -1,8 +1,8 @@
 """Reading a stranger's file line by line: which encoding it has, and which lines cannot be used and why.
 
 The rules: a byte-order mark decides (UTF-8, UTF-16, UTF-32); without one, UTF-16 is recognised by its zero bytes, then
-UTF-8 is tried, and a file that is no UTF-8 from its first kilobytes on is read as Windows-1252 (Latin-1), which is
-said. Line ends may be LF or CRLF. A line is refused when it is longer than 16 MiB, holds NUL, or is not valid in the
+UTF-8 is tried, and a CSV or text file that is no UTF-8 from its first kilobytes on is read as Windows-1252 (Latin-1),
+which is said. Line ends may be LF or CRLF. A line is refused when it is longer than 16 MiB, holds NUL, or is not valid in the
 file's encoding.
 """
 
@@ -67,7 +67,8 @@ def encoding_of(path: Path) -> str:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
-        return "utf-8" if error.start > 4096 else "cp1252"
+        as_json = path.suffix.lower() in (".json", ".jsonl")  # RFC 8259: JSON is UTF-8, so that a bad line is the fault
+        return "utf-8" if as_json or error.start > 4096 else "cp1252"
     return "utf-8"
 
 
