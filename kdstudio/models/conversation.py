@@ -47,7 +47,12 @@ class Tokenizer(Protocol):
 
     @property
     def eos_id(self) -> int | None:
-        """Its id: where generation stops."""
+        """Its id."""
+        ...
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """All ids at which generation stops; `eos_id` is among them."""
         ...
 
     def encode(self, text: str, *, special: bool) -> list[int]:
@@ -140,14 +145,14 @@ def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generati
 
 def _through_end_of_turn(tokenizer: Tokenizer, rest: str, response_text: str) -> list[int]:
     """Ids of `rest` up to the first end of turn after the response, which is added where the template writes none."""
-    ids, end = tokenizer.encode(rest, special=True), tokenizer.eos_id
-    at = [index for index, token in enumerate(ids) if token == end]
-    if len(at) > 1:  # the response may itself hold that token, written out; the template's comes after it
+    ids, ends = tokenizer.encode(rest, special=True), tokenizer.end_ids
+    at = [index for index, token in enumerate(ids) if token in ends]
+    if len(at) > 1:  # the response may itself hold such tokens, written out; the template's comes after them
         content_end = rest.rfind(response_text.strip()) + len(response_text.strip())
-        at = at[tokenizer.encode(rest[:content_end], special=True).count(ids[at[0]]) :]
+        at = at[sum(token in ends for token in tokenizer.encode(rest[:content_end], special=True)) :]
     if at:
         return ids[: at[0] + 1]
-    return ids if end is None else [*ids, end]
+    return ids if tokenizer.eos_id is None else [*ids, tokenizer.eos_id]
 
 
 def _spans(tokenizer: Tokenizer, ids: Sequence[int], start: int, response_text: str) -> list[tuple[int, int]]:

@@ -28,7 +28,6 @@ class LlamaTokenizer:
         self._model = model or NativeModel(path, vocabulary_only=True)
         self._vocabulary = self._model.vocabulary
         self._pieces: dict[int, bytes] = {}
-        self._ends: dict[int, bool] = {}
         self.vocabulary_size = self._model.vocabulary_size
         self.fingerprint = self.header.tokenizer_fingerprint
         self.template = self.header.template
@@ -51,6 +50,11 @@ class LlamaTokenizer:
             return turn
         return None if text == _NO_TOKEN else text
 
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """All ids at which generation stops: a vocabulary often has several."""
+        return frozenset(token for token in range(self.vocabulary_size) if self.ends(token))
+
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Ids of `text`, nothing added; lone surrogates become question marks."""
         data = text.encode("utf-8", "replace")
@@ -70,10 +74,7 @@ class LlamaTokenizer:
 
     def ends(self, token: int) -> bool:
         """Whether generation stops at this id."""
-        known = self._ends.get(token)
-        if known is None:
-            known = self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
-        return known
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
     def close(self) -> None:
         """Free the vocabulary, unless it was lent."""

