@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from kdstudio.cli import demo, information, project_verbs, run_verbs
@@ -18,6 +17,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+# Typer brings a click of its own in some versions and uses the installed one in others; these are the same classes in both.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_ClickError: type[Exception] = _UsageError.__bases__[0]
+
 for verbs in (project_verbs, run_verbs, information, demo):
     verbs.register(app)
 
@@ -28,13 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         code = app(args=words, standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 2
-    except click.ClickException as error:
-        hint = f"See: kdstudio {' '.join(word for word in words[:1] if not word.startswith('-'))} --help"
-        return fail(BadInput("Bad usage", error.format_message(), hint), as_json=wants_json(words))
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except _ClickError as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(message)
+            return 2
+        verb = next((word for word in words if not word.startswith("-")), "")
+        return fail(BadInput("Bad usage", message, f"See: kdstudio {verb} --help"), as_json=wants_json(words))
+    except (typer.Abort, KeyboardInterrupt):
         return fail(KnownError("Interrupted", "", "Run the same command again to continue."), as_json=wants_json(words))
     except KnownError as error:
         return fail(error, as_json=wants_json(words))

@@ -2,8 +2,8 @@
 
 The rules: a byte-order mark decides (UTF-8, UTF-16, UTF-32); without one, UTF-16 is recognised by its zero bytes, then
 UTF-8 is tried, and a CSV or text file that is no UTF-8 from its first kilobytes on is read as Windows-1252 (Latin-1),
-which is said. Line ends may be LF or CRLF. A line is refused when it is longer than 16 MiB, holds NUL, or is not valid in the
-file's encoding.
+which is said. Line ends may be LF or CRLF. A line is refused when it is longer than 16 MiB, holds NUL, or is not valid
+in the file's encoding.
 """
 
 from __future__ import annotations
