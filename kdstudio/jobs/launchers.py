@@ -12,6 +12,7 @@ from pathlib import Path
 from kdstudio import settings
 from kdstudio.jobs.folder import LOG_NAME
 
+_children: list[subprocess.Popen[bytes]] = []  # kept beyond their supervisor, so that each is reaped when it ends
 _SECRET_NAME = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)", re.IGNORECASE)
 
 
@@ -57,6 +58,7 @@ def launch(run_folder: Path, secrets: dict[str, str], *, attached: bool) -> subp
             creationflags=flags,
             close_fds=True,
         )
+    _children[:] = [*(child for child in _children if child.poll() is None), process]
     if process.stdin is not None:
         process.stdin.write(json.dumps(secrets).encode() + b"\n" if secrets else b"")
         process.stdin.flush()

@@ -17,74 +17,59 @@ def send(message: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def read(lines: "queue.Queue[dict[str, object] | None]") -> None:
-    for line in sys.stdin:
-        lines.put(json.loads(line))
-    lines.put(None)
+class Peer:
+    """Reads requests in one thread, answers them one after the other in another."""
 
+    def __init__(self) -> None:
+        self.requests: queue.Queue[dict[str, object] | None] = queue.Queue()
+        self.cancelled: set[str] = set()
 
-def answer(request: dict[str, object], lines: "queue.Queue[dict[str, object] | None]") -> None:
-    name, messages = str(request["id"]), request["messages"]
-    assert isinstance(messages, list)
-    said = str(messages[-1]["content"])
-    if said == "crash":
-        sys.stderr.write("out of memory; key sk-abcdefgh12345678\n")
-        sys.stderr.flush()
-        os._exit(3)
-    if said == "noise":
-        sys.stdout.write("llama.cpp says hello\n[1, 2]\n" + "x" * 100 + "\n\xff\n")
-    if said == "fail":
-        send({"id": name, "error": {"title": "The model refused", "detail": "no", "hint": "Ask something else."}})
-        return
-    words = ["word "] * 400 if said == "slow" else [f"{request['model']}", " heard ", f"{len(messages)}: ", said]
-    text = ""
-    for word in words:
-        while not lines.empty():
-            waiting = lines.get()
-            if waiting is not None and waiting.get("cancel") == name:
-                send(
-                    {
-                        "id": name,
-                        "done": True,
-                        "text": text,
-                        "tokens": 3,
-                        "tokens_per_second": 9.0,
-                        "finish_reason": "stop",
-                    }
-                )
-                return
-            lines.put(waiting)
-            break
-        text += word
-        send({"id": name, "delta": word})
-        if said == "slow":
-            time.sleep(0.02)
-    reason = "length" if said == "long" else "stop"
-    send(
-        {
-            "id": name,
-            "done": True,
-            "text": text,
-            "tokens": len(words),
-            "tokens_per_second": 12.5,
-            "finish_reason": reason,
-        }
-    )
+    def read(self) -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if "cancel" in message:
+                self.cancelled.add(str(message["cancel"]))
+            else:
+                self.requests.put(message)
+        self.requests.put(None)
 
-
-def main() -> None:
-    lines: queue.Queue[dict[str, object] | None] = queue.Queue()
-    threading.Thread(target=read, args=(lines,), daemon=True).start()
-    opening = lines.get()
-    assert opening is not None
-    assert "models" in opening
-    while True:
-        request = lines.get()
-        if request is None:
+    def answer(self, request: dict[str, object]) -> None:
+        name, messages = str(request["id"]), request["messages"]
+        assert isinstance(messages, list)
+        said = str(messages[-1]["content"])
+        if said == "crash":
+            sys.stderr.write("out of memory; key sk-abcdefgh12345678\n")
+            sys.stderr.flush()
+            os._exit(3)
+        if said == "noise":
+            sys.stdout.write("llama.cpp says hello\n[1, 2]\n" + "x" * 100 + "\n\xff\n")
+        if said == "fail":
+            error = {"title": "The model refused", "detail": "no", "hint": "Ask something else."}
+            send({"id": name, "error": error})
             return
-        if "messages" in request:
-            answer(request, lines)
+        words = ["word "] * 400 if said == "slow" else [f"{request['model']}", " heard ", f"{len(messages)}: ", said]
+        text = ""
+        for word in words:
+            if name in self.cancelled:
+                break
+            text += word
+            send({"id": name, "delta": word})
+            time.sleep(0.02 if said == "slow" else 0)
+        reason = "length" if said == "long" else "stop"
+        figures = {"tokens": len(words), "tokens_per_second": 12.5, "finish_reason": reason}
+        send({"id": name, "done": True, "text": text, **figures})
+
+    def serve(self) -> None:
+        threading.Thread(target=self.read, daemon=True).start()
+        opening = self.requests.get()
+        assert opening is not None
+        models = opening["models"]
+        assert isinstance(models, list)
+        for model in models:
+            send({"ready": model["id"]})
+        while (request := self.requests.get()) is not None:
+            self.answer(request)
 
 
 if __name__ == "__main__":
-    main()
+    Peer().serve()
