@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-# Typer brings a click of its own in some versions and uses the installed one in others; these are the same classes in both.
+# Some versions of Typer bring a click of their own, others use the installed one: these are its classes either way.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _ClickError: type[Exception] = _UsageError.__bases__[0]
 

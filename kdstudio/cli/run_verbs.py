@@ -10,6 +10,7 @@ import typer
 
 from kdstudio import recipe as recipes
 from kdstudio import secrets
+from kdstudio.catalogue.training import ExportTable
 from kdstudio.cli.output import JsonFlag, ProjectPath, duration, follow, opened, say, show
 from kdstudio.errors import BadInput
 from kdstudio.jobs.supervisor import Supervisor
@@ -245,7 +246,7 @@ def export(
     """Write the student as GGUF files, each loaded again and compared with what was trained."""
     wanted = [item.strip() for item in quantize.split(",") if item.strip()]
     try:
-        formats = recipes.ExportTable(quantizations=tuple(wanted)).quantizations
+        formats = ExportTable(quantizations=tuple(wanted)).quantizations
     except ValueError as error:
         raise BadInput(
             "Unknown quantization",
