@@ -73,3 +73,13 @@ def load_student(folder: Path, *, device: str = "cpu") -> PreTrainedModel:
     model: Any = assemble(config, state, str(folder))
     placed: PreTrainedModel = model.to(device)
     return placed
+
+
+def load_exported(folder: Path) -> PreTrainedModel:
+    """A folder as any user of transformers would load it; only for folders that we have just written ourselves."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return model

@@ -24,7 +24,7 @@ from kdstudio.jobs.events import now
 
 MAXIMUM_POSITIONS = 2000
 # BF16 keeps 8 bits of each weight: a faithful copy may lose a few close calls, a wrong one loses most of all.
-REQUIRED_AGREEMENT = {"F32": 0.99, "F16": 0.99, "BF16": 0.9}
+REQUIRED_AGREEMENT = {"F32": 0.99, "F16": 0.99, "BF16": 0.9, "SAFETENSORS": 0.99}
 CERTIFICATE_SUFFIX = ".certificate.json"
 
 
@@ -63,31 +63,30 @@ def certify(
     *,
     text: str,
     same_tokens: bool = True,
-    threads: int = 0,
-    continues: Callable[[], bool] | None = None,
+    written: LogitSource | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Certificate:
-    """Load `path` in llama.cpp and compare it with `trained` at the response positions of `pairs`, 2,000 at most.
+    """Load `path` again and compare it with `trained` at the response positions of `pairs`, 2,000 at most.
 
     `text` says what the positions are, `same_tokens` whether the file's tokenizer gave the ids of the student's own.
-    `progress` gets rows and positions done. Raises `KnownError` when the file cannot be loaded at all.
+    `written`: what was written, if it is not a GGUF file for llama.cpp. `progress` gets rows and positions done.
+    Raises `KnownError` when the file cannot be loaded at all.
     """
     longest = max((len(prompt) + len(response) for prompt, response in pairs), default=1)
-    written = LlamaLogits(path, context_tokens=longest, threads=threads)
+    again = written or LlamaLogits(path, context_tokens=longest)
     try:
-        meter = measure(
-            trained, written, pairs, maximum_positions=MAXIMUM_POSITIONS, continues=continues, progress=progress
-        )
+        meter = measure(trained, again, pairs, maximum_positions=MAXIMUM_POSITIONS, progress=progress)
     finally:
-        written.close()
+        again.close()
     gap = meter.result()
     required = REQUIRED_AGREEMENT.get(quantization, 0.0)
-    described = describe(path, quantization)
+    described = describe(path, quantization) if path.is_file() else None
+    weights = path if path.is_file() else path / "model.safetensors"
     return Certificate(
         file=path.name,
         quantization=quantization,
-        bytes=described.bytes,
-        sha256=sha256(path),
+        bytes=described.bytes if described else folder_bytes(path),
+        sha256=sha256(weights) if weights.is_file() else "",
         passed=same_tokens and math.isfinite(gap.forward_kl) and gap.top1_agreement >= required,
         required_agreement=required,
         top1_agreement=gap.top1_agreement,
@@ -97,16 +96,21 @@ def certify(
         rows=gap.rows,
         text=text,
         same_tokens=same_tokens,
-        tensor_types=described.tensor_types,
-        note=described.note,
-        checked_with=f"llama-cpp-python {llama_cpp.__version__}",
+        tensor_types=described.tensor_types if described else {},
+        note=described.note if described else "",
+        checked_with=f"llama-cpp-python {llama_cpp.__version__}" if described else "transformers",
         created=now(),
     )
 
 
+def folder_bytes(folder: Path) -> int:
+    """Size of the files directly in `folder`."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
 def write_certificate(certificate: Certificate, folder: Path) -> Path:
     """Write NAME.certificate.json beside the file it speaks of."""
-    path = folder / (Path(certificate.file).stem + CERTIFICATE_SUFFIX)
+    path = folder / (certificate.file.removesuffix(".gguf") + CERTIFICATE_SUFFIX)
     files.write_text(path, json.dumps(certificate.as_dict(), indent=2, ensure_ascii=False) + "\n")
     return path
 
@@ -119,7 +123,7 @@ def read_certificates(folder: Path) -> list[Certificate]:
             certificate = Certificate(**json.loads(path.read_text("utf-8")))
         except (OSError, ValueError, TypeError):
             continue
-        if (folder / certificate.file).is_file():
+        if (folder / certificate.file).exists():
             found.append(certificate)
     return sorted(found, key=lambda item: -item.bytes)
 

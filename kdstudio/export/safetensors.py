@@ -24,8 +24,8 @@ _PRIVATE = ("auto_map", "trust_remote_code", "custom_pipelines", "_name_or_path"
 _SPECIAL = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 
 
-def write_folder(student: Path, out: Path) -> int:
-    """Write the student as a folder for transformers at `out` (atomically); returns its size in bytes.
+def write_folder(student: Path, out: Path) -> None:
+    """Write the student as a folder for transformers at `out`, atomically.
 
     Raises `BadInput` when the student is incomplete, `KnownError` when the disk is full.
     """
@@ -43,7 +43,6 @@ def write_folder(student: Path, out: Path) -> int:
         files.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
         if not (folder / "tokenizer.json").exists():
             _write_tokenizer(student / "tokenizer.gguf", folder, rows)
-    return sum(path.stat().st_size for path in out.iterdir())
 
 
 def _write_tokenizer(source: Path, folder: Path, rows: int) -> None:
