@@ -1,0 +1,123 @@
+"""Messages become the ids of the rendered whole, and the mask covers exactly what the assistant said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdstudio.errors import BadInput
+from kdstudio.models.chat_template import render
+from kdstudio.models.conversation import Conversation, encode_conversation, encode_prompt, plain_messages
+from kdstudio.teachers.llama_vocab import LlamaTokenizer
+from tests.tiny import tiny_model
+
+SYSTEM = {"role": "system", "content": "Write one short sentence."}
+USER = {"role": "user", "content": "a brave mouse, größer ñ 🐭"}
+EARLIER = [USER, {"role": "assistant", "content": "So be it."}, {"role": "user", "content": "and another"}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> LlamaTokenizer:
+    return LlamaTokenizer(tiny_model(layers=2))
+
+
+def whole(tokenizer: LlamaTokenizer, messages: list[dict[str, Any]], response: str) -> list[int]:
+    answer = {"role": "assistant", "content": response}
+    text = render(tokenizer.template, [*messages, answer], add_generation_prompt=False, eos_token=tokenizer.eos_token)
+    return tokenizer.encode(text, special=True)
+
+
+@pytest.mark.parametrize("messages", [[USER], [SYSTEM, USER], EARLIER], ids=["user", "system", "turns"])
+@pytest.mark.parametrize("response", ["The mouse was brave.", "größer 🐭 ñ!", " leading and trailing \n", "", "a\n\nb"])
+def test_ids_are_those_of_the_rendered_whole(
+    tokenizer: LlamaTokenizer, messages: list[dict[str, Any]], response: str
+) -> None:
+    conversation = encode_conversation(tokenizer, messages, response)
+    expected = whole(tokenizer, messages, response)
+    assert conversation.ids == expected[: len(conversation.ids)]
+    assert tokenizer.encode("\n", special=True) == expected[len(conversation.ids) :]  # what follows the end of the turn
+    assert conversation.prompt_ids == encode_prompt(tokenizer, messages)
+    assert conversation.response_ids[-1] == tokenizer.eos_id
+    said = b"".join(tokenizer.piece(token) for token in conversation.response_ids)
+    assert said.decode() == response
+
+
+def test_the_mask_covers_the_response_and_nothing_else(tokenizer: LlamaTokenizer) -> None:
+    conversation = encode_conversation(tokenizer, EARLIER, "The mouse.")
+    learnt = [token for token, mask in zip(conversation.ids, conversation.mask, strict=True) if mask]
+    assert learnt == conversation.response_ids
+    assert conversation.mask.count(True) == len(conversation.response_ids)
+
+
+@pytest.mark.parametrize("response", ["The mouse was brave.", "größer 🐭 ñ!", "  padded "])
+def test_spans_cut_the_response_into_its_tokens(tokenizer: LlamaTokenizer, response: str) -> None:
+    conversation = encode_conversation(tokenizer, [USER], response)
+    data = response.encode()
+    pieces = [data[start:end] for start, end in conversation.spans]
+    assert pieces == [tokenizer.piece(token) for token in conversation.response_ids]
+    assert conversation.spans[-1] == (len(data), len(data))
+
+
+def test_an_end_of_turn_written_in_the_response_does_not_end_it(tokenizer: LlamaTokenizer) -> None:
+    conversation = encode_conversation(tokenizer, [USER], "one <|im_end|> two")
+    assert conversation.response_ids.count(tokenizer.eos_id or 0) == 2
+    assert conversation.ids == whole(tokenizer, [USER], "one <|im_end|> two")[:-1]
+
+
+class OtherTemplate:
+    """The tiny model's vocabulary with another template."""
+
+    def __init__(self, base: LlamaTokenizer, template: str) -> None:
+        self._base, self.template = base, template
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._base, name)
+
+
+def with_template(tokenizer: LlamaTokenizer, template: str, response: str) -> Conversation:
+    other: Any = OtherTemplate(tokenizer, template)
+    return encode_conversation(other, [USER], response)
+
+
+def test_a_template_that_trims_the_answer(tokenizer: LlamaTokenizer) -> None:
+    template = tokenizer.template.replace("message['content']", "message['content'] | trim")
+    conversation = with_template(tokenizer, template, "  The mouse. ")
+    assert tokenizer.piece(conversation.response_ids[0]) == b"T"
+    assert conversation.response_ids[-1] == tokenizer.eos_id
+    assert conversation.spans[0] == (2, 3)
+
+
+def test_a_template_that_thinks_before_the_answer(tokenizer: LlamaTokenizer) -> None:
+    think = "{% set think = '<t></t>' if message.role == 'assistant' else '' %}"
+    template = tokenizer.template.replace("message['content']", "think + message['content']").replace(
+        "{% for message in messages %}", "{% for message in messages %}" + think
+    )
+    conversation = with_template(tokenizer, template, "The mouse.")
+    said = b"".join(tokenizer.piece(token) for token in conversation.response_ids)
+    assert said == b"<t></t>The mouse."
+    assert conversation.spans[0] == (0, 0)
+    assert conversation.spans[-1] == (10, 10)
+
+
+def test_a_template_that_writes_no_end_of_turn_gets_one(tokenizer: LlamaTokenizer) -> None:
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    conversation = with_template(tokenizer, template + "{{ 'assistant: ' if add_generation_prompt }}", "The mouse.")
+    assert conversation.response_ids[-1] == tokenizer.eos_id
+
+
+def test_a_template_that_rewrites_earlier_turns(tokenizer: LlamaTokenizer) -> None:
+    template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    conversation = with_template(tokenizer, template, "The mouse.")
+    assert b"".join(tokenizer.piece(token) for token in conversation.response_ids) == b"The mouse."
+    assert conversation.response_ids[-1] == tokenizer.eos_id
+
+
+def test_content_in_parts_is_joined_and_images_are_refused() -> None:
+    parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "mouse"}]
+    assert plain_messages([{"role": "user", "content": parts}])[0]["content"] == "a mouse"
+    assert plain_messages([{"role": "assistant", "content": None}])[0]["content"] == ""
+    with pytest.raises(BadInput, match="text only"):
+        plain_messages([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+    with pytest.raises(BadInput, match="no messages"):
+        plain_messages([])
