@@ -44,6 +44,7 @@ class Vault:
         self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, length, tokens
         self._tokens = 0
         self._end = 0
+        self._index_bytes = 0  # how much of the index is right; a writer makes the rest right
         self._map: mmap.mmap | None = None
         self._lock: filelock.BaseFileLock | None = None
         self._unwritten: dict[bytes, tuple[bytes, int]] = {}
@@ -162,6 +163,14 @@ class Vault:
         if not self._pack.exists():
             self._pack.touch()
             files.fsync_folder(self.folder)
+        if self._index_bytes != len(self._places) * _INDEX.itemsize or not self._index_is(self._index_bytes):
+            by_offset = sorted((place, name) for name, place in self._places.items())
+            rows = np.array([(name, *place) for place, name in by_offset], _INDEX)
+            with files.atomic_file(self._index) as stream:
+                stream.write(rows.tobytes())
+
+    def _index_is(self, size: int) -> bool:
+        return self._index.exists() and self._index.stat().st_size == size
 
     def _read_index(self) -> None:
         """Take over the index as far as the pack goes; the rest is found by scanning."""
@@ -175,6 +184,7 @@ class Vault:
                 return  # the index is damaged: from here on the pack itself is read
             self._note(bytes(key), offset, length, tokens)
             self._end = offset + length
+            self._index_bytes += _INDEX.itemsize
 
     def _catch_up(self) -> bool:
         """Find the whole records beyond what is known; true when there were any."""
