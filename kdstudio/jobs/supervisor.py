@@ -28,7 +28,7 @@ ACTIVE = ("starting", "running", "paused", "stopping", "not responding")
 CONTINUABLE = ("elicit", "signals", "train")
 BROKEN = ("interrupted", "stopped", "failed")
 _TERMINATE_AFTER, _KILL_AFTER, _ACKNOWLEDGED_KILL_AFTER = 10.0, 20.0, 180.0
-_START_SECONDS = 30.0
+_START_SECONDS, _GRACE_SECONDS = 30.0, 10.0
 
 
 @dataclass
@@ -205,8 +205,11 @@ class Supervisor:
     def _judge(self, run_id: str, watched: _Watched, *, alive: bool) -> None:
         """Derive from process and heartbeat what the journal cannot say."""
         if not alive:
+            state = self._project.runs.get(run_id).state
+            if state == "starting" and watched.process is None and time.time() - watched.launched < _GRACE_SECONDS:
+                return  # another process started it a moment ago; its child may not have said its number yet
             # A run found at start may have ended while nobody watched: its journal was just read to the end.
-            if self._project.runs.get(run_id).state in ACTIVE and not watched.ended:
+            if state in ACTIVE and not watched.ended:
                 self._interrupted(run_id, watched)
             del self._watched[run_id]
             return
