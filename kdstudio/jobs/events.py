@@ -62,6 +62,7 @@ class Answer(Event):
     prompt_tokens: int = 0
     tokens: int = 0
     error: str = ""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

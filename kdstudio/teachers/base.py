@@ -38,7 +38,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. `finish_reason` is "stop" only when the teacher ended by itself; `error` is set with "error"."""
+    """One answer. `finish_reason` is "stop" only when the teacher ended by itself; `error` is set with "error".
+
+    `reasoning` is what a thinking teacher gave apart from its answer; most give none.
+    """
 
     key: str
     text: str
@@ -46,6 +49,7 @@ class Completion:
     prompt_tokens: int = 0
     tokens: int = 0
     error: str = ""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""What an endpoint's failures mean: which are worth another try, which end the run, and how to say each in words."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import re
+import time
+from dataclasses import dataclass
+
+import openai
+
+from kdstudio.errors import KnownError
+from kdstudio.models.spec import TeacherSpec
+from kdstudio.secrets import redact
+
+MAXIMUM_WAIT = 120.0
+REACH_HINT = "Check that the server runs, and its URL: for Ollama http://localhost:11434/v1"
+_RETRIED = (408, 409, 425, 429)
+_REFUSED = (401, 402, 403, 404)
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra (field|input)|not (permitted|allowed)|deprecated"
+    r"|cannot both be",
+    re.IGNORECASE,
+)
+
+
+class WebPageError(Exception):
+    """A web page came where a chat completion was expected: a wrong URL, a portal, a proxy's own words."""
+
+
+class UnreadableError(Exception):
+    """What came cannot be read as a chat completion; the message says what it was."""
+
+
+class CutError(Exception):
+    """The answer broke off; `text` and `reasoning` are what came before."""
+
+    def __init__(self, text: str, reasoning: str, tokens: int) -> None:
+        super().__init__("the answer broke off")
+        self.text, self.reasoning, self.tokens = text, reasoning, tokens
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A request that got no answer, and why. `transient`: later it may go well; `unreachable`: nobody was met."""
+
+    key: str
+    words: str
+    transient: bool = False
+    unreachable: bool = False
+    timed_out: bool = False
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of a failure; for one inside a stream the code it names, else 0."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code
+    code = getattr(error, "code", None)
+    return int(code) if isinstance(code, str) and code.isdigit() and 400 <= int(code) < 600 else 0
+
+
+def is_transport(error: BaseException) -> bool:
+    """Whether a failure is the network's. Within a stream the SDK lets its transport's own exceptions through."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, openai.APIConnectionError | OSError) or package in (
+        *("httpx", "httpx2", "httpcore", "httpcore2", "h11"),
+    )
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether what came was no chat completion: broken JSON, other shapes, nothing at all."""
+    return isinstance(error, UnreadableError | openai.APIResponseValidationError | ValueError)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another try may go better."""
+    status = status_of(error)
+    if status:
+        return status in _RETRIED or status >= 500
+    return is_transport(error) or is_unreadable(error) or isinstance(error, openai.APIError | CutError)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds that the endpoint asks to wait (a number or a date), at most two minutes; None if it does not say."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    headers = error.response.headers
+    with contextlib.suppress(ValueError):
+        return min(MAXIMUM_WAIT, max(0.0, float(headers.get("retry-after-ms", "")) / 1000))
+    value = headers.get("retry-after", "")
+    with contextlib.suppress(ValueError):
+        return min(MAXIMUM_WAIT, max(0.0, float(value)))
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        return min(MAXIMUM_WAIT, max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()))
+    return None
+
+
+def refused_parameter(error: BaseException, sent: set[str]) -> str:
+    """The optional parameter, of those sent, that the endpoint does not take; "" if that is not the reason."""
+    if status_of(error) not in (400, 422) or not isinstance(error, openai.APIError):
+        return ""
+    words = _message(error)
+    unsupported = bool(_UNSUPPORTED.search(words)) or str(error.code or "").startswith("unsupported")
+    if not unsupported:
+        return ""
+    named = [str(error.param or ""), *re.findall(r"[a-z_]+", words)]
+    return next((name for name in named if name in sent), "")
+
+
+def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
+    """One line that says what went wrong, without the key."""
+    if isinstance(error, openai.APITimeoutError) or (is_transport(error) and "Timeout" in type(error).__name__):
+        text = f"{spec.url} did not answer in time"
+    elif isinstance(error, CutError):
+        text = f"{spec.url} broke off in the middle of its answer"
+    elif is_transport(error):
+        text = f"{spec.url} cannot be reached or broke off ({_cause(error)})"
+    elif status_of(error):
+        text = f"status {status_of(error)}: {_message(error)}"
+    elif isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
+        text = f"{spec.url} reported: {_message(error)}"
+    else:
+        text = f"{spec.url} sent something that is no chat completion ({error})"
+    return redact(" ".join(text.split())[:400], (key,) if key else ())
+
+
+def refusal(error: BaseException, spec: TeacherSpec, key: str) -> KnownError | None:
+    """The failure that no other request could escape, in words; None for all others."""
+    status = status_of(error)
+    if isinstance(error, WebPageError):
+        return KnownError(
+            "This is not a chat endpoint",
+            f"{spec.url} answered with a web page.",
+            "Check the URL: it often ends in /v1. A proxy or a sign-in page may stand in between.",
+        )
+    if status == 402 or (isinstance(error, openai.APIError) and error.code == "insufficient_quota"):
+        return KnownError(
+            "The account has no credit left",
+            words_of(error, spec, key),
+            "Top it up at the provider, then resume the run.",
+        )
+    if status in (401, 403):
+        return _key_refused(status, spec, key)
+    if status == 404:
+        return KnownError(
+            "The endpoint does not know this",
+            f"{spec.url} answered for the model {spec.model!r}: {words_of(error, spec, key)}",
+            "Check the model's name, and that the URL ends as the server's documentation says (often /v1).",
+        )
+    return None
+
+
+def _key_refused(status: int, spec: TeacherSpec, key: str) -> KnownError:
+    hint = "Enter the key again on the Teachers page, or name the environment variable that holds it."
+    if key:
+        return KnownError("The endpoint refused the key", f"{spec.url} answered {status} to {spec.key_name!r}.", hint)
+    missing = f", and no key called {spec.key_name!r} was found" if spec.key_name else ""
+    return KnownError("The endpoint asks for a key", f"{spec.url} answered {status}{missing}.", hint)
+
+
+def gave_up(failed: Failed) -> KnownError:
+    """Why the run ends after a request whose tries are used up."""
+    if failed.timed_out:
+        return KnownError(
+            "The endpoint did not answer in time",
+            failed.words,
+            "A local server may still load its model: try again, or raise the teacher's timeout.",
+        )
+    title = "The endpoint cannot be reached" if failed.unreachable else "The endpoint keeps failing"
+    return KnownError(title, failed.words, f"{REACH_HINT}. Resume the run later: what was answered is kept.")
+
+
+def _message(error: BaseException) -> str:
+    body = getattr(error, "body", None)
+    message = body.get("message") if isinstance(body, dict) else None
+    text = str(message or getattr(error, "message", "") or error)
+    return " ".join(text.split())[:300]
+
+
+def _cause(error: BaseException) -> str:
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause) or type(cause).__name__
