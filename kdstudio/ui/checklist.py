@@ -34,14 +34,14 @@ STEPS: tuple[StepText, ...] = (
     StepText(
         "project",
         "Open the sample project",
-        "260 short prompts of one job: write the first sentence of a story.",
+        "265 short prompts of one job: write the first sentence of a story.",
         "Create sample project",
         "",
     ),
     StepText(
         "teacher",
         "Get the sample teacher",
-        "SmolLM2-135M, 93 MB, Apache-2.0. It shows the way, not the quality: it is tiny.",
+        "SmolLM2-135M, 93 MB, Apache-2.0. It shows the way, not the quality.",
         "Get it (93 MB)",
         "Open a project first.",
         "fetch_sample",
@@ -160,7 +160,7 @@ def _facts(project: Project | None, *, chatted: bool) -> tuple[dict[str, str], d
         if finished:
             done[kind] = _result_words(kind, finished[0]) or words
     if chatted:
-        done["chat"] = "Done"
+        done["chat"] = ""
     running = {run.kind: run for run in reversed(runs) if run.state in ACTIVE_STATES}
     return done, running
 

@@ -69,7 +69,7 @@ class Form(QWidget):
             outer.addWidget(self._more)
 
     def _add(self, parameter: Parameter, layout: QFormLayout) -> None:
-        words = self._labels.get(parameter.name, parameter.name.replace("_", " ").capitalize())
+        words = self._labels.get(parameter.name) or _words(parameter.name)
         field = make_field(parameter, words)
         field.setObjectName(f"{self.objectName()}_{parameter.name}")
         field.setAccessibleName(words)
@@ -132,6 +132,11 @@ class Form(QWidget):
     def _edited(self) -> None:
         self.errors()
         self.changed.emit()
+
+
+def _words(name: str) -> str:
+    """`lora_rank` -> `LoRA rank`."""
+    return name.replace("_", " ").capitalize().replace("Lora", "LoRA")
 
 
 def _form_layout() -> QFormLayout:

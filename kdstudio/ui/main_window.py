@@ -30,7 +30,7 @@ from kdstudio.ui.widgets.toast import Toasts
 from kdstudio.ui.widgets.wording import kind_words
 
 _LAYOUT_VERSION = 1
-_JOBS_HEIGHT = 190
+_JOBS_HEIGHT = 210
 
 
 class MainWindow(QMainWindow):
@@ -105,6 +105,7 @@ class MainWindow(QMainWindow):
         self.dock.visibilityChanged.connect(self._jobs_shown)
         self.jobs.failed.connect(self.banner.show_error)
         self.jobs.log_wanted.connect(self.show_log)
+        self.jobs.hide_wanted.connect(self.dock.hide)
         self.status.stop_wanted.connect(self._stop)
 
     # --------------------------------------------------------------------------------------------------- pages

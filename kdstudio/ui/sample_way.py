@@ -6,6 +6,7 @@ Functions for background tasks; no widgets.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,7 @@ from kdstudio.errors import KnownError
 if TYPE_CHECKING:
     from kdstudio.project import Project
 
+_QUANTIZATION = re.compile(r"[.\-_](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 SAMPLE_TOKENS = 48
 """The sample's answers are one sentence of about 30 tokens; what runs on is cut off and rejected."""
 Start = tuple[str, dict[str, Any], tuple[str, ...]]
@@ -52,12 +54,12 @@ def import_prompts(project: Project) -> int:
 
 
 def add_teacher(project: Project, path: Path) -> str:
-    """Add a GGUF file as a teacher, named after its header; returns the name. Raises `BadInput` for a bad file."""
+    """Add a GGUF file as a teacher, named after the file; returns the name. Raises `BadInput` for a bad file."""
     from kdstudio.models.gguf_header import read_header
     from kdstudio.models.spec import TeacherSpec
 
-    header = read_header(path)
-    name = header.name or path.stem
+    read_header(path)  # raises what is wrong with the file
+    name = _QUANTIZATION.sub("", path.stem) or path.stem
     known = project.teachers.list()
     for teacher in known:
         if teacher.spec.path == str(path):

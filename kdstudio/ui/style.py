@@ -102,8 +102,8 @@ def style_sheet(tokens: Tokens) -> str:
     """`theme.qss` with every `$token` filled in. Raises `KeyError` for a token that does not exist."""
     values = asdict(tokens)
     values["disabled"] = mix(tokens.dim, tokens.surface, 0.6)
-    values["disabled_fill"] = mix(tokens.primary, tokens.surface, 0.35)
-    values["disabled_on_fill"] = mix(tokens.on_primary, mix(tokens.primary, tokens.surface, 0.35), 0.75)
+    values["disabled_fill"] = mix(tokens.primary, tokens.surface, 0.18)
+    values["disabled_on_fill"] = mix(tokens.accent, tokens.surface, 0.6)
     for tone in ("good", "bad", "warn", "busy", "idle"):
         ground, text = tone_colours(tokens, tone)
         values[f"{tone}_ground"], values[f"{tone}_text"] = ground, text

@@ -210,6 +210,11 @@ def test_progress_in_words(progress: Progress, said: str) -> None:
     assert progress_words(asdict(progress)) == said
 
 
+def test_progress_of_an_ended_job_has_no_eta() -> None:
+    progress = asdict(Progress(30, 30, "rows", 76.0, "tokens/s", 0.0, "asking"))
+    assert progress_words(progress, over=True) == "30 / 30 rows · 76 tokens/s"
+
+
 def test_numbers_in_words() -> None:
     assert number(5000) == "5\u202f000"
     assert plural(1, "row") == "1 row"

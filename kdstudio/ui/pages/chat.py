@@ -250,6 +250,10 @@ class ChatPage(Page):
                 messages.append({"role": "assistant", "content": answer.text()})
         return [*messages, {"role": "user", "content": text}]
 
+    def busy(self) -> bool:
+        """Whether an answer is still growing."""
+        return bool(self._open)
+
     def stop(self) -> None:
         """End the answers that are still growing; what they said stays."""
         for request in list(self._open):

@@ -6,12 +6,13 @@ from typing import Any, Protocol
 
 from PySide6.QtCore import Qt, Signal, SignalInstance
 from PySide6.QtGui import QValidator, QWheelEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QSpinBox, QWidget
+from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QSizePolicy, QSpinBox, QWidget
 
 from kdstudio.registry import Parameter
 
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 1e12
+_MARGIN = 6  # Qt takes no left padding for a spin box from a style sheet
 
 
 class Field(Protocol):
@@ -38,6 +39,7 @@ class WholeNumber(QSpinBox):
         low = 0 if parameter.minimum is None else int(parameter.minimum)
         high = _INT_LIMIT if parameter.maximum is None else min(int(parameter.maximum), _INT_LIMIT)
         self.setRange(low, high)
+        self.lineEdit().setTextMargins(_MARGIN, 0, 0, 0)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setStepType(QSpinBox.StepType.AdaptiveDecimalStepType if high > 100 else QSpinBox.StepType.DefaultStepType)
         self.valueChanged.connect(self.changed)
@@ -64,6 +66,7 @@ class Number(QDoubleSpinBox):
         self.setDecimals(12)
         low = 0.0 if parameter.minimum is None else parameter.minimum
         self.setRange(low, _FLOAT_LIMIT if parameter.maximum is None else parameter.maximum)
+        self.lineEdit().setTextMargins(_MARGIN, 0, 0, 0)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.valueChanged.connect(self.changed)
 
@@ -204,4 +207,5 @@ def make_field(parameter: Parameter, words: str = "") -> QWidget:
         made = Text()
     else:
         made = Listing()
+    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return made

@@ -28,6 +28,7 @@ KIND_ICONS = {
     "probe": "plug",
 }
 RESUMABLE = ("paused", "stopped", "interrupted", "failed")
+CONTINUABLE = ("elicit", "signals", "train")
 _PROGRESS_WIDTH = 150
 
 
@@ -89,14 +90,18 @@ class JobRow(QFrame):
         outer.setContentsMargins(12, 6, 8, 6)
         outer.setSpacing(2)
         outer.addLayout(head)
-        outer.addWidget(self.error)
-        outer.addWidget(self.hint)
+        below = QVBoxLayout()
+        below.setContentsMargins(26, 0, 0, 2)  # under the title, past the mark
+        below.setSpacing(1)
+        below.addWidget(self.error)
+        below.addWidget(self.hint)
+        outer.addLayout(below)
 
     def show_run(self, run: Run) -> None:
         """Show the run as it now stands."""
         active = run.state in ACTIVE_STATES
         self.title.setText(run.title if run.title and run.title != run.kind else kind_words(run.kind))
-        done = progress_words(run.progress) if run.progress else ""
+        done = progress_words(run.progress, over=not active) if run.progress else ""
         when = ago(run.finished or run.created)
         kind = kind_words(run.kind) if run.title and run.title != run.kind else ""
         self.words.setText(" · ".join(part for part in (kind, done, "" if active else when) if part))
@@ -107,9 +112,12 @@ class JobRow(QFrame):
         self.bar.setValue(round(1000 * (share or 0.0)))
         self.pause.setVisible(run.state == "running")
         self.resume.setVisible(run.state in RESUMABLE)
+        again = "Resume" if run.state == "paused" or run.kind in CONTINUABLE else "Run again"
+        self.resume.setToolTip(again)
+        self.resume.setAccessibleName(again)
         self.stop.setVisible(active and run.state != "stopping")
         error = run.error if run.state in ("failed", "interrupted", "not responding") else {}
-        said = " ".join(part for part in (error.get("title", ""), error.get("detail", "")) if part)
+        said = ". ".join(part for part in (error.get("title", "").rstrip("."), error.get("detail", "")) if part)
         if run.state == "not responding":
             said = said or "The job has not shown a sign of life for a minute."
         self.error.setText(said)

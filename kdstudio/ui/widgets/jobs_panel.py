@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from kdstudio.ui.job_bridge import Task
 from kdstudio.ui.session import Session
-from kdstudio.ui.widgets.buttons import button
+from kdstudio.ui.widgets.buttons import button, tool_button
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.job_row import JobRow
+from kdstudio.ui.widgets.labels import label
 
 if TYPE_CHECKING:
     from kdstudio.project import Run
@@ -24,10 +25,14 @@ PAGE_LENGTH = 30
 
 
 class JobsPanel(QWidget):
-    """Rows of runs. `failed(KnownError)`: a wish could not be granted. `log_wanted(run_id)`: show its log."""
+    """Rows of runs. `failed(KnownError)`: a wish could not be granted. `log_wanted(run_id)`: show its log.
+
+    `hide_wanted`: the person closed the panel.
+    """
 
     failed = Signal(object)
     log_wanted = Signal(str)
+    hide_wanted = Signal()
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,6 +41,9 @@ class JobsPanel(QWidget):
         self._rows: dict[str, JobRow] = {}
         self._dirty: set[str] = set()
         self._limit = PAGE_LENGTH
+        self.summary = label("", "dim", name="jobs_summary")
+        self.setProperty("role", "dock")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.empty = EmptyState("jobs", "Jobs show here while they run and after they end.", name="jobs_empty")
         self._list = QWidget()
         self._list.setProperty("role", "scrolled")
@@ -50,6 +58,8 @@ class JobsPanel(QWidget):
         self._scroll.setWidget(self._list)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self._header())
         layout.addWidget(self.empty)
         layout.addWidget(self._scroll)
         self._timer = QTimer(self)
@@ -59,6 +69,17 @@ class JobsPanel(QWidget):
         session.project_changed.connect(self.reload)
         session.run_changed.connect(self._mark)
         self.reload()
+
+    def _header(self) -> QFrame:
+        header = QFrame()
+        header.setProperty("role", "dock_header")
+        row = QHBoxLayout(header)
+        row.setContentsMargins(12, 5, 8, 5)
+        row.addWidget(label("Jobs", "heading"))
+        row.addWidget(self.summary)
+        row.addStretch(1)
+        row.addWidget(tool_button("x", "Hide the jobs panel (Ctrl+J)", name="jobs_hide", clicked=self.hide_wanted.emit))
+        return header
 
     def row(self, run_id: str) -> JobRow | None:
         """The row of a run, if it is shown."""
@@ -112,3 +133,5 @@ class JobsPanel(QWidget):
     def _settle(self) -> None:
         self.empty.setVisible(not self._rows)
         self._scroll.setVisible(bool(self._rows))
+        running = len(self._session.active_runs())
+        self.summary.setText(f"{running} running" if running else "")

@@ -13,6 +13,7 @@ from PySide6.QtGui import (
     QBrush,
     QColor,
     QDesktopServices,
+    QFont,
     QResizeEvent,
     QTextBlockFormat,
     QTextCharFormat,
@@ -27,6 +28,7 @@ from PySide6.QtWidgets import QFrame, QSizePolicy, QTextBrowser, QWidget
 from kdstudio.ui import style
 from kdstudio.ui.theme import theme
 
+_CODE_MARKS = (QTextBlockFormat.Property.BlockCodeLanguage, QTextBlockFormat.Property.BlockCodeFence)
 MAXIMUM_CHARACTERS = 200_000
 _FEATURES = QTextDocument.MarkdownFeature.MarkdownDialectGitHub | QTextDocument.MarkdownFeature.MarkdownNoHTML
 
@@ -89,19 +91,17 @@ class MarkdownView(QTextBrowser):
         self._dress(document)
 
     def _dress(self, document: QTextDocument) -> None:
-        """QTextBrowser leaves code blocks and tables bare."""
-        ground = QColor(theme().tokens.code)
-        mono = style.mono_font()
+        """QTextBrowser leaves code blocks and tables bare, and makes a bold of its own where Inter has a semi-bold."""
+        ground = QBrush(QColor(theme().tokens.code))
         block = document.begin()
         while block.isValid():
             cursor = QTextCursor(block)
             shape = block.blockFormat()
-            marks = (QTextBlockFormat.Property.BlockCodeLanguage, QTextBlockFormat.Property.BlockCodeFence)
-            if any(shape.hasProperty(mark) for mark in marks):
-                shape.setBackground(QBrush(ground))
+            if any(shape.hasProperty(mark) for mark in _CODE_MARKS):
+                shape.setBackground(ground)
                 shape.setLeftMargin(8)
                 cursor.setBlockFormat(shape)
-            _set_code_font(cursor, mono.families(), ground)
+            _dress_fragments(cursor, ground)
             table = cursor.currentTable()
             if isinstance(table, QTextTable):
                 _dress_table(table)
@@ -121,19 +121,26 @@ class MarkdownView(QTextBrowser):
             self._fit()
 
 
-def _set_code_font(cursor: QTextCursor, families: list[str], ground: QColor) -> None:
-    pieces = cursor.block().begin()
+def _dress_fragments(cursor: QTextCursor, ground: QBrush) -> None:
+    block, families = cursor.block(), style.mono_font().families()
+    pieces = block.begin()
+    found: list[tuple[int, int, QTextCharFormat]] = []
     while not pieces.atEnd():
         fragment = pieces.fragment()
-        if fragment.charFormat().fontFixedPitch():
-            format_ = QTextCharFormat(fragment.charFormat())
-            format_.setFontFamilies(families)
-            format_.setBackground(QBrush(ground))
-            cursor.setPosition(fragment.position())
-            cursor.setPosition(fragment.position() + fragment.length(), QTextCursor.MoveMode.KeepAnchor)
-            cursor.setCharFormat(format_)
+        shape = QTextCharFormat(fragment.charFormat())
+        if shape.fontFixedPitch():
+            shape.setFontFamilies(families)
+            shape.setBackground(ground)
+        if shape.fontWeight() > QFont.Weight.DemiBold:
+            shape.setFontWeight(QFont.Weight.DemiBold)
+        if shape != fragment.charFormat():
+            found.append((fragment.position(), fragment.length(), shape))
         pieces += 1
-    cursor.setPosition(cursor.block().position())
+    for position, length, shape in found:
+        cursor.setPosition(position)
+        cursor.setPosition(position + length, QTextCursor.MoveMode.KeepAnchor)
+        cursor.setCharFormat(shape)
+    cursor.setPosition(block.position())
 
 
 def _dress_table(table: QTextTable) -> None:
@@ -144,5 +151,7 @@ def _dress_table(table: QTextTable) -> None:
     shape.setBorderCollapse(True)
     shape.setCellPadding(4)
     shape.setCellSpacing(0)
+    shape.setTopMargin(6)
+    shape.setBottomMargin(6)
     shape.setWidth(QTextLength())
     table.setFormat(shape)

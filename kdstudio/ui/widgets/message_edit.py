@@ -21,6 +21,7 @@ class MessageEdit(QPlainTextEdit):
         self.setAccessibleName("Message")
         self.setPlaceholderText("Write a message. Enter sends it.")
         self.setTabChangesFocus(True)
+        self.document().setDocumentMargin(2)
         self.document().contentsChanged.connect(self._fit)
         self._fit()
 
@@ -37,5 +38,8 @@ class MessageEdit(QPlainTextEdit):
             super().keyPressEvent(event)
 
     def _fit(self) -> None:
-        lines = min(_MAXIMUM_LINES, max(1, self.document().lineCount()))
-        self.setFixedHeight(lines * self.fontMetrics().lineSpacing() + 22)
+        needed = max(1, self.document().lineCount())
+        lines = min(_MAXIMUM_LINES, needed)
+        always, never = Qt.ScrollBarPolicy.ScrollBarAsNeeded, Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+        self.setVerticalScrollBarPolicy(always if needed > _MAXIMUM_LINES else never)
+        self.setFixedHeight(lines * self.fontMetrics().lineSpacing() + 14)

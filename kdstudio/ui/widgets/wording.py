@@ -70,11 +70,14 @@ def ago(timestamp: str) -> str:
     return "yesterday" if seconds < 2 * 86400 else then.date().isoformat()
 
 
-def progress_words(progress: Mapping[str, Any]) -> str:
-    """`185 / 500 rows · 1 204 tokens/s · ETA 2 min` from a journal's progress event; empty when there is none."""
+def progress_words(progress: Mapping[str, Any], *, over: bool = False) -> str:
+    """`185 / 500 rows · 1 204 tokens/s · ETA 2 min` from a journal's progress event; empty when there is none.
+
+    `over`: the job ended, so its stage and ETA are left out.
+    """
     parts: list[str] = []
     done, total, unit = progress.get("done", 0), progress.get("total", 0), progress.get("unit", "")
-    if progress.get("stage"):
+    if progress.get("stage") and not over:
         parts.append(str(progress["stage"]))
     if total and unit == "bytes":
         parts.append(f"{done / 1e6:.0f} / {total / 1e6:.0f} MB")
@@ -88,7 +91,7 @@ def progress_words(progress: Mapping[str, Any]) -> str:
     elif rate:
         parts.append(f"{number(rate) if rate >= 10 else f'{rate:.1f}'} {rate_unit}")
     eta = progress.get("eta")
-    if eta is not None:
+    if eta is not None and not over:
         parts.append(f"ETA {duration(eta)}")
     return " · ".join(parts)
 
