@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdstudio import files, settings
@@ -14,7 +14,7 @@ from kdstudio.evaluation.held_out import MeasuredRows
 from kdstudio.evaluation.logits import Pair
 from kdstudio.evaluation.torch_logits import TorchLogits, load_exported
 from kdstudio.export.certificate import MAXIMUM_POSITIONS, Certificate, certify, write_certificate
-from kdstudio.export.formats import FOLDER_FORMAT, base_format, is_direct, steps_of
+from kdstudio.export.formats import FOLDER_FORMAT, is_direct, steps_of
 from kdstudio.export.gguf import Identity, write_gguf
 from kdstudio.export.quantize import quantize
 from kdstudio.export.safetensors import write_folder
@@ -37,6 +37,7 @@ class Production:
     trained: TorchLogits
     folder: Path
     aside: Path
+    wanted: list[str] = field(default_factory=list)
     stages: int = 0
     done: int = 0
     same_tokens: bool | None = None
@@ -44,8 +45,8 @@ class Production:
 
     def run(self, wanted: list[str]) -> list[Certificate]:
         """Write every format with its certificate. Raises `KnownError` when a check fails, `Stopped` on request."""
-        steps, base = steps_of(wanted), base_format(wanted)
-        self.stages = 2 * len(steps)
+        steps = steps_of(wanted)
+        self.wanted, self.stages = wanted, 2 * len(steps)
         pairs = _pairs(self.rows)
         certificates: list[Certificate] = []
         for step in steps:
@@ -54,11 +55,13 @@ class Production:
             if step in wanted:
                 write_certificate(certificate, self.folder)
                 certificates.append(certificate)
-        if base is not None and base not in wanted:
-            self._path(base).unlink()
+        if self.base is not None and self.base.name.startswith(files.TEMPORARY_MARK):
+            self.base.unlink()
         return certificates
 
     def _path(self, step: str) -> Path:
+        if step not in self.wanted:  # a file of that format may be there from an earlier export
+            return self.folder / f"{files.TEMPORARY_MARK}{self.name}-{step}.gguf"
         return self.folder / (f"{self.name}-safetensors" if step == FOLDER_FORMAT else f"{self.name}-{step}.gguf")
 
     def _progress(self, share: float, stage: str) -> None:

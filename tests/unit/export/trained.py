@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,11 +38,21 @@ def recipe(**tables: Any) -> TrainingRecipe:
     return validate_recipe(base | tables, TrainingRecipe)
 
 
-def job_in(project: Path, kind: str, parameters: dict[str, Any], name: str = "") -> Job:
+@contextmanager
+def job_in(project: Path, kind: str, parameters: dict[str, Any], name: str = "") -> Iterator[Job]:
     """A real job of a real run folder."""
     folder = project / "runs" / (name or f"20260101-000001-{kind}-test")
     run_files.write_job(folder, run_files.JobFile(kind, parameters))
-    return Job(folder)
+    job = Job(folder)
+    try:
+        yield job
+    finally:
+        job._journal.close()
+
+
+def journal(job: Job) -> list[dict[str, Any]]:
+    """What the job has said so far."""
+    return [json.loads(line) for line in (job.run_folder / "events.jsonl").read_text().splitlines()]
 
 
 @functools.cache
@@ -63,8 +76,8 @@ def _made() -> Path:
         "recipe_hash": recipe_hash(chosen),
         "teacher": asdict(spec),
     }
-    job = job_in(folder, "train", parameters, RUN)
-    assert job.run(lambda current: train(current)) == 0
+    with job_in(folder, "train", parameters, RUN) as job:
+        assert job.run(train) == 0
     return folder
 
 
