@@ -153,24 +153,33 @@ class RowTable:
         with database_errors(self._path):
             try:
                 if not where and query.sort == "id":
-                    ends = f"SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM {table}"  # noqa: S608
+                    # One SELECT for each end: with both in one, SQLite would scan the whole table.
+                    ends = f"SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})"  # noqa: S608
                     low, high = self._connection.execute(ends).fetchone()
+                    low, high = (0, -1) if low is None else (low, high)
                     counted = "SELECT coalesce(sum(number), 0) FROM counts WHERE kind = ?"
                     count = self._connection.execute(counted, (query.kind,)).fetchone()[0]
                     if high - low + 1 == count:
                         return range(high, low - 1, -1) if query.descending else range(low, high + 1)
                 order = _order(query)
                 clause = f"WHERE {' AND '.join(where)}" if where else ""
-                cursor = self._connection.execute(f"SELECT id FROM {table} {clause} ORDER BY {order}", values)  # noqa: S608
-                ids = array("q")
-                while block := cursor.fetchmany(20_000):
-                    ids.extend([row[0] for row in block])
+                ordered = f"SELECT id FROM {table} {clause} ORDER BY {order}"  # noqa: S608
+                # One text instead of a million rows: a fifth of the time, and the interpreter's lock is free meanwhile.
+                text = self._connection.execute(f"SELECT group_concat(id) FROM ({ordered})", values).fetchone()[0]  # noqa: S608
+                return _numbers(text or "")
             except sqlite3.OperationalError as error:
                 if "interrupt" in str(error):
                     return None
                 raise
-            else:
-                return ids
+
+
+def _numbers(text: str) -> array[int]:
+    """The numbers of `1,2,3` as int64."""
+    import numpy as np  # here, because its import is too long for a start that reads no table
+
+    numbers = array("q")
+    numbers.frombytes(np.fromstring(text, dtype=np.int64, sep=",").tobytes() if text else b"")
+    return numbers
 
 
 def _order(query: RowQuery) -> str:
