@@ -1,7 +1,7 @@
 """The one thread that reads rows for the table: ids of a query, pages of rows, and where to stand after a change.
 
 The window's thread only asks and is told by signal. A newer question makes an older one worthless: what runs for it is
-interrupted, what waits is dropped. Pages are read newest first, since those are what the person looks at.
+interrupted. Pages are read newest first, since those are what the person looks at.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PySide6.QtCore import QObject, QThread, Signal
 
 from kdstudio.errors import KnownError
 from kdstudio.project.content import Kind
-from kdstudio.project.table import RowQuery, RowTable, TableRow
+from kdstudio.project.table import RowQuery, RowTable
 
 WAITING_PAGES = 8
 _NEIGHBOURS = 64
@@ -84,20 +83,18 @@ class RowReader(QThread):
         with self._turn:
             self._number += 1
             self._waiting.query = (self._number, query, standing or Standing())
-            self._waiting.pages.clear()
             if self._looking_up and self._table is not None:
                 self._table.interrupt()
             self._turn.notify()
             return self._number
 
-    def want_page(self, number: int, kind: Kind, page: int, ids: Sequence[int]) -> None:
-        """Read the rows of these ids; the oldest wishes are dropped when there are many."""
+    def want_page(self, number: int, kind: Kind, page: int, ids: Sequence[int]) -> int | None:
+        """Read the rows of these ids. Returns the oldest waiting page when it is dropped, because there are many."""
         with self._turn:
-            if number < self._number and self._waiting.query is None:
-                return
-            self._waiting.pages.append((number, kind, page, ids))
-            del self._waiting.pages[:-WAITING_PAGES]
+            waiting = self._waiting.pages
+            waiting.append((number, kind, page, ids))
             self._turn.notify()
+            return waiting.pop(0)[2] if len(waiting) > WAITING_PAGES else None
 
     def stop(self) -> None:
         """End the thread, interrupting what it does, and wait for it."""
@@ -191,9 +188,8 @@ def places_of(ids: Sequence[int], wanted: Sequence[int]) -> dict[int, int]:
         return {item: ids.index(item) for item in wanted if item in ids}
     if not len(wanted) or not len(ids):
         return {}
+    import numpy as np  # here, in the reader's thread: its import is too long for the window's
+
     table = np.frombuffer(ids, dtype=np.int64) if isinstance(ids, array) else np.asarray(ids, dtype=np.int64)
     found = np.flatnonzero(np.isin(table, np.asarray(wanted, dtype=np.int64)))
     return {int(table[place]): int(place) for place in found}
-
-
-__all__ = ["RowReader", "Snapshot", "Standing", "TableRow", "compared", "places_of"]
