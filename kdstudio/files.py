@@ -150,6 +150,12 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"Writing {path} stopped: {readable_bytes(free_bytes(path.parent))} are free.",
                 "Free some space and continue; the last complete version is intact.",
             ) from error
+        if error.errno == errno.EFBIG:  # FAT32 ends at 4 GiB, and a system may limit a process's files
+            raise KnownError(
+                "The file is too large for this disk",
+                f"Writing {path} stopped: its file system or the system's limit takes no larger file.",
+                "Choose a folder on another disk, or a smaller format; the last complete version is intact.",
+            ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise KnownError(
                 "Not allowed to write here", f"{path}: {error.strerror}.", "Choose another folder or fix its rights."

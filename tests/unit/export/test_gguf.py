@@ -220,14 +220,11 @@ def test_full_disk_leaves_nothing_and_says_so(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises((KnownError, OSError)) as caught:
+        with pytest.raises(KnownError, match="too large for this disk"):
             write_gguf(folder, out, "F32", IDENTITY)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    cause = caught.value if isinstance(caught.value, OSError) else caught.value.__cause__
-    assert isinstance(cause, OSError)
-    assert cause.errno == errno.EFBIG
     assert out.read_bytes() == b"the earlier version"
     assert [path.name for path in out.parent.iterdir()] == ["out.gguf"]
 
