@@ -85,12 +85,8 @@ class Loopback:
     def __enter__(self) -> Self:
         self.lock = threading.Lock()
         self.at_once = 0
-        outer = self
-
-        class Handler(_Handler):
-            loopback = outer
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        handler = type("Handler", (_Handler,), {"loopback": self})
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import queue
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,12 +68,14 @@ class OpenAITeacher:
     def _client(self) -> openai.AsyncOpenAI:
         """A client without retries of its own. A server on this machine is never asked through a proxy."""
         timeout = openai.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout))
+        local = is_local(self._url)
+        direct = openai.DefaultAsyncHttpxClient(trust_env=False, verify=_system_trust()) if local else None
         return openai.AsyncOpenAI(
             base_url=self._url,
             api_key=self._key or "none",
             max_retries=0,
             timeout=timeout,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if is_local(self._url) else None,
+            http_client=direct,
         )
 
     def generate(
@@ -205,6 +209,12 @@ def is_local(url: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.endswith(".localhost")
+
+
+@functools.cache
+def _system_trust() -> ssl.SSLContext:
+    """The certificates that this system trusts; reading them takes longer than a local request."""
+    return ssl.create_default_context()
 
 
 def _option(spec: TeacherSpec, name: str, default: float) -> float:
