@@ -68,7 +68,7 @@ STEPS: tuple[StepText, ...] = (
     StepText(
         "train",
         "Train the student",
-        "Half of the teacher’s layers learn its whole distribution; you watch the gap close.",
+        "14 of the teacher’s 30 layers learn its whole distribution; you watch the gap close.",
         "Start training",
         "Needs accepted answers.",
         "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kdstudio.ui.pages.chat import ChatPage
 from kdstudio.ui.widgets.chat_turn import ChatTurn
 from kdstudio.ui.widgets.markdown_view import MarkdownView
 from tests.gui.conftest import Click
+from tests.tiny import tiny_gguf
 
 PEER = [sys.executable, str(Path(__file__).with_name("chat_peer.py"))]
 
@@ -193,6 +195,24 @@ def test_leaving_a_server_that_hangs_ends_it(qtbot: QtBot) -> None:
     process.stop()
     assert not process.running
     process.deleteLater()
+
+
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="the extra `local` is not installed")
+def test_real_models_answer_side_by_side(window: MainWindow, tmp_path: Path, qtbot: QtBot) -> None:
+    project = window.session.project
+    assert project is not None
+    tiny_gguf(project.exports_folder / "student.gguf", seed=1)
+    project.teachers.add(TeacherSpec("Tiny teacher", "gguf", path=str(tiny_gguf(tmp_path / "teacher.gguf", seed=2))))
+    window.show_page("chat")
+    page = window.page("chat")
+    assert isinstance(page, ChatPage)
+    qtbot.waitUntil(lambda: page.pickers["teacher"].model_chosen() is not None)
+    page.limit.setValue(16)
+    turn = say(page, qtbot, "hello")
+    qtbot.waitUntil(lambda: all(card.finished for card in turn.answers.values()), timeout=60_000)
+    for card in turn.answers.values():
+        assert not card.error.isVisible(), card.error.text()
+        assert "tokens/s" in card.words.text()
 
 
 HOSTILE = """<b>bold</b> <script>alert(1)</script> <img src="file:///etc/passwd">

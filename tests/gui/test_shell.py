@@ -145,7 +145,9 @@ def drop(window: MainWindow, *paths: Path) -> bool:
     return enter.isAccepted()
 
 
-@pytest.mark.parametrize(("name", "key"), [("rows.jsonl", "data"), ("rows.csv", "data"), ("rows.txt", "data")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("model.gguf", "teachers"), ("rows.jsonl", "data"), ("rows.csv", "data"), ("rows.txt", "data")]
+)
 def test_dropped_files_go_to_their_page(window: MainWindow, tmp_path: Path, name: str, key: str) -> None:
     path = tmp_path / name
     path.write_text('{"prompt": "a", "completion": "b"}\n')
@@ -235,7 +237,7 @@ while not window.painted:
 seconds = time.time() - psutil.Process().create_time()
 heavy = [name for name in ("torch", "transformers", "llama_cpp", "gguf", "openai", "pyqtgraph") if name in sys.modules]
 end = time.time() + 20
-while window.session.project is None and sys.argv[1:] and not window.banner.isVisible() and time.time() < end:
+while window.session.project is None and not window.banner.isVisible() and time.time() < end:
     app.processEvents()
 said = window.banner.title.text()
 print(json.dumps({"seconds": seconds, "heavy": heavy, "title": window.windowTitle(), "said": said}))
@@ -259,6 +261,15 @@ def test_start_is_light_and_opens_the_named_project(tmp_path: Path) -> None:
     assert answer["heavy"] == []
     assert answer["title"] == "Named – KD Studio"
     assert float(str(answer["seconds"])) < 8  # the figure itself is measured by the benchmark, on a quiet machine
+
+
+def test_start_opens_the_last_project(tmp_path: Path) -> None:
+    from kdstudio import settings
+    from kdstudio.project import Project
+
+    Project.create(tmp_path / "Last.kdstudio").close()
+    settings.remember_project(tmp_path / "Last.kdstudio")
+    assert start_window()["title"] == "Last – KD Studio"
 
 
 def test_start_with_a_bad_path_says_so() -> None:
