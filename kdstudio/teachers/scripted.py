@@ -1,83 +1,180 @@
 """A teacher that reads its answers from a script: for what must be deterministic, above all tests.
 
-The script is a JSON object, in a file or in the teacher's options: `answers` maps a prompt's last user text to an
-answer or a list of answers (one is drawn by the request's seed), `default` is the answer to all others (`{prompt}` stands for
-the prompt), `delay` is seconds a request, `errors` maps a text to the failure of that request, `cut` lists prompts
-whose answer ends at the token limit.
+The script is a JSON object in a file (`spec.path`) or in `options.script`; its keys are those of `Script`. The same
+script and the same requests always give the same answers, in the same order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
 
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.teachers.base import Capabilities, Completion, Request
+from kdstudio.registry import Params
+from kdstudio.teachers.base import Capabilities, Completion, FinishReason, Request
 from kdstudio.teachers.signals import SparseSignal
 
-_KEYS = {"answers", "default", "delay", "errors", "cut"}
+_SLEEP_SECONDS = 0.05
+MAXIMUM_SCRIPT_BYTES = 64 << 20
+Answer = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Rule(Params):
+    """What is answered to prompts in which the regular expression `match` is found."""
+
+    match: str = Field(description="Regular expression; the first rule that fits counts.")
+    text: Answer = Field("", description="The answer, as in `Script.answers`.")
+    finish_reason: Literal["stop", "length", "incomplete"] = "stop"
+    error: str = Field("", description="The request fails with these words.")
+    delay: float = Field(0, ge=0, le=3600, description="Seconds, on top of the script's own delay.")
+
+    @field_validator("match")
+    @classmethod
+    def _pattern(cls, value: str) -> str:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(str(error)) from error
+        return value
+
+
+class Script(Params):
+    """How a scripted teacher answers; `{prompt}` in a text stands for the prompt's last user turn.
+
+    An answer that is a list is drawn from by the request's seed. Order of precedence: errors, answers, rules, function,
+    default.
+    """
+
+    answers: dict[str, Answer] = Field(default_factory=dict, description="Prompt -> its answer.")
+    errors: dict[str, str] = Field(default_factory=dict, description="Prompt -> the words its request fails with.")
+    cut: tuple[str, ...] = Field((), description="Prompts whose answer ends at the token limit.")
+    rules: tuple[Rule, ...] = ()
+    function: Literal["", "echo", "reverse", "upper", "digest"] = Field("", description="A function of the prompt.")
+    default: Answer = "An answer to {prompt}."
+    delay: float = Field(0, ge=0, le=3600, description="Seconds a request.")
+    context_tokens: int = Field(1 << 20, ge=1, description="Longer prompts (in words) fail.")
+    out_of_order: int = Field(1, ge=1, le=1024, description="Answers come in reverse within groups of this many.")
+
+
+_FUNCTIONS: dict[str, Callable[[str], str]] = {
+    "echo": lambda prompt: prompt,
+    "reverse": lambda prompt: prompt[::-1],
+    "upper": str.upper,
+    "digest": lambda prompt: hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=16).hexdigest(),
+}
+
+
+def _never() -> bool:
+    return False
 
 
 class ScriptedTeacher:
-    """Answers as its script says."""
+    """Answers as its script says. Raises `BadInput` when the script is missing, no JSON, or has other keys."""
 
     def __init__(self, spec: TeacherSpec) -> None:
-        """Read the script. Raises `BadInput` when it is missing or not such an object."""
-        script: Any = spec.options.get("script")
-        if script is None:
-            try:
-                script = json.loads(Path(spec.path).read_text("utf-8"))
-            except (OSError, ValueError) as error:
-                raise BadInput("The script cannot be read", f"{spec.path}: {error}.", "Give a JSON file.") from error
-        if not isinstance(script, dict) or not set(script) <= _KEYS:
-            raise BadInput(
-                "This is not a script", f"{spec.path or spec.name}.", f"Its keys: {', '.join(sorted(_KEYS))}."
-            )
-        self._script = script
+        self._script = _read(spec)
         self.notes: list[str] = []
-        self.capabilities = Capabilities(fingerprint=f"scripted:{spec.name}", context_tokens=1 << 20)
+        self.capabilities = Capabilities(
+            fingerprint=f"scripted:{spec.name}", context_tokens=self._script.context_tokens
+        )
 
-    def generate(
-        self, requests: Iterable[Request], *, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[Completion]:
-        """Answer one request after the other."""
-        for request in requests:
-            if stop():
-                return
-            time.sleep(float(self._script.get("delay", 0)))
-            yield self._answer(request)
+    def generate(self, requests: Iterable[Request], *, stop: Callable[[], bool] = _never) -> Iterator[Completion]:
+        """As `base.Teacher.generate`; one request after the other."""
+        source = iter(requests)
+        while group := list(islice(source, self._script.out_of_order)):
+            for request in reversed(group):
+                if stop():
+                    return
+                completion, delay = self._answer(request)
+                if not _slept(delay, stop):
+                    return
+                yield completion
 
-    def _answer(self, request: Request) -> Completion:
-        users = [str(message.get("content")) for message in request.messages if message.get("role") == "user"]
-        prompt = users[-1] if users else ""
-        failure = self._script.get("errors", {}).get(prompt)
+    def _answer(self, request: Request) -> tuple[Completion, float]:
+        script, prompt = self._script, _last_user_text(request)
+        words = len(prompt.split())
+        if words > script.context_tokens:
+            said = f"The prompt does not fit the teacher: {words:,} tokens; it reads {script.context_tokens:,}."
+            return Completion(request.key, "", "error", error=said), script.delay
+        rule = next((rule for rule in script.rules if re.search(rule.match, prompt)), None)
+        rule = None if prompt in script.answers else rule
+        delay = script.delay + (rule.delay if rule else 0)
+        failure = script.errors.get(prompt) or (rule.error if rule else "")
         if failure:
-            return Completion(request.key, "", "error", error=str(failure))
-        answer = self._script.get("answers", {}).get(prompt, self._script.get("default", "An answer to {prompt}."))
-        if isinstance(answer, list):
-            answer = random.Random(request.sampling.seed).choice(answer)
-        text = str(answer).replace("{prompt}", prompt)
-        reason = "length" if prompt in self._script.get("cut", ()) else "stop"
-        return Completion(request.key, text, reason, len(prompt.split()), len(text.split()))  # type: ignore[arg-type]
+            return Completion(request.key, "", "error", error=failure), delay
+        reason: FinishReason = "length" if prompt in script.cut else rule.finish_reason if rule else "stop"
+        text = self._text(prompt, rule, request.sampling.seed)
+        return Completion(request.key, text, reason, words, len(text.split())), delay
+
+    def _text(self, prompt: str, rule: Rule | None, seed: int) -> str:
+        script = self._script
+        if rule is None and prompt not in script.answers and script.function:
+            return _FUNCTIONS[script.function](prompt)
+        answer = rule.text if rule else script.answers.get(prompt, script.default)
+        text = answer if isinstance(answer, str) else random.Random(seed).choice(answer)
+        return text.replace("{prompt}", prompt)
 
     def score(
         self,
         sequences: Sequence[tuple[Sequence[int], Sequence[int]]],
         top_k: int,
         *,
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], bool] = _never,
     ) -> Iterator[tuple[int, SparseSignal]]:
         """A script has no distributions. Raises `KnownError`."""
         del sequences, top_k, stop
         raise KnownError(
             "This teacher gives no log-probs", "It reads its answers from a script.", "Choose a local GGUF teacher."
         )
-        yield
 
     def close(self) -> None:
         """Nothing to free."""
+
+
+def _read(spec: TeacherSpec) -> Script:
+    tables: Any = spec.options.get("script")
+    if tables is None:
+        path = Path(spec.path)
+        try:
+            if path.stat().st_size > MAXIMUM_SCRIPT_BYTES:
+                raise ValueError(f"it is larger than {MAXIMUM_SCRIPT_BYTES:,} bytes")
+            tables = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise BadInput("The script cannot be read", f"{spec.path}: {error}.", "Give a JSON file.") from error
+    try:
+        return Script.model_validate(tables)
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, item['loc'])) or 'the script'}: {item['msg']}" for item in error.errors()]
+        raise BadInput(
+            "This is not a script",
+            f"{spec.path or spec.name}: {'; '.join(faults[:5])}.",
+            f"Its keys: {', '.join(sorted(Script.model_fields))}.",
+        ) from error
+
+
+def _last_user_text(request: Request) -> str:
+    contents = [message.get("content") for message in request.messages if message.get("role") == "user"]
+    content = contents[-1] if contents else ""
+    if isinstance(content, list):
+        return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
+
+
+def _slept(seconds: float, stop: Callable[[], bool]) -> bool:
+    """Wait; False when a stop was asked for meanwhile."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _SLEEP_SECONDS))
+        if left > _SLEEP_SECONDS and stop():
+            return False
+    return True
