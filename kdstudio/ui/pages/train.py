@@ -1,0 +1,227 @@
+"""Train: set up a run, see what it will take, start it, and watch the student close in on its teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+
+from kdstudio.errors import KnownError
+from kdstudio.files import write_text
+from kdstudio.ui.job_bridge import Task, background
+from kdstudio.ui.pages import Page
+from kdstudio.ui.session import ACTIVE_STATES, Session
+from kdstudio.ui.widgets.buttons import button
+from kdstudio.ui.widgets.empty_state import EmptyState
+from kdstudio.ui.widgets.estimate_card import EstimateCard
+from kdstudio.ui.widgets.train_run import TrainRun, training_runs
+from kdstudio.ui.widgets.train_setup import TrainSetup
+from kdstudio.ui.widgets.wording import ago
+
+_NEW = "New training"
+_ESTIMATE_MILLISECONDS = 300
+
+
+class TrainPage(Page):
+    """Two views: the forms of a new run with its estimate, and one run with its plots."""
+
+    key: ClassVar[str] = "train"
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self._estimating: Task | None = None
+        self._waiting_signals = ""
+        self._pending: tuple[str, dict[str, Any], tuple[str, ...]] | None = None
+        self.runs = QComboBox()
+        self.runs.setObjectName("train_runs")
+        self.runs.setAccessibleName("Run to show")
+        self.runs.setMinimumWidth(320)
+        self.start = button("Start training", icon="play", kind="primary", name="train_start", clicked=self._start)
+        self.load = button("Open recipe…", icon="folder", name="train_load", clicked=self._ask_load)
+        self.save = button("Save recipe…", icon="download", name="train_save", clicked=self._ask_save)
+        self.setup = TrainSetup(session)
+        self.estimate = EstimateCard("train_estimate")
+        self.run = TrainRun(session)
+        self.stack = QStackedWidget()
+        self.empty = EmptyState("line-chart", "", "Go to Home", lambda: session.go("home"), name="train_empty")
+        self._build()
+        self._timer = QTimer(self, singleShot=True, interval=_ESTIMATE_MILLISECONDS)
+        self._timer.timeout.connect(self._estimate)
+        self.setup.changed.connect(self._timer.start)
+        self.runs.activated.connect(self._chosen)
+        session.project_changed.connect(self._project_changed)
+        session.run_changed.connect(self._run_changed)
+        session.rows_changed.connect(self._timer.start)
+        self._project_changed()
+
+    def _build(self) -> None:
+        head = QHBoxLayout()
+        head.setSpacing(8)
+        head.addWidget(self.runs)
+        head.addStretch(1)
+        for control in (self.load, self.save, self.start):
+            head.addWidget(control)
+        new = QWidget()
+        columns = QHBoxLayout(new)
+        columns.setContentsMargins(0, 0, 0, 0)
+        columns.setSpacing(12)
+        side = QVBoxLayout()
+        side.addWidget(self.estimate)
+        side.addStretch(1)
+        columns.addWidget(self.setup, 1)
+        columns.addLayout(side)
+        self._new = new
+        for view in (self.empty, new, self.run):
+            self.stack.addWidget(view)
+        self.content.addLayout(head)
+        self.content.addWidget(self.stack, 1)
+
+    # ------------------------------------------------------------------------------------------------- showing
+    def shown_with(self, arguments: dict[str, Any]) -> None:
+        """`run=ID` shows that run; otherwise the running one, if there is one and nothing else was chosen."""
+        if arguments.get("run"):
+            self._show_run(str(arguments["run"]))
+        elif not self.run.run_id:
+            self._show_active()
+        self._timer.start()
+
+    def _project_changed(self) -> None:
+        self.run.run_id = ""
+        self._list_runs()
+        if self.session.project is None:
+            self.empty.say("Training needs a project with answers to learn from.", "Go to Home")
+            self._show(self.empty)
+        else:
+            self._show(self._new)
+            self._show_active()
+        self._timer.start()
+
+    def _show_active(self) -> None:
+        active = [run for run in training_runs(self.session.project) if run.state in ACTIVE_STATES]
+        if active:
+            self._show_run(active[0].id)
+
+    def _list_runs(self) -> None:
+        self.runs.clear()
+        self.runs.addItem(_NEW, "")
+        for run in training_runs(self.session.project):
+            self.runs.addItem(f"{run.title} · {run.state} · {ago(run.created)}", run.id)
+        self.runs.setCurrentIndex(max(0, self.runs.findData(self.run.run_id)))
+
+    def _chosen(self, index: int) -> None:
+        run_id = str(self.runs.itemData(index) or "")
+        if run_id:
+            self._show_run(run_id)
+        else:
+            self.run.run_id = ""
+            self._show(self._new)
+
+    def _show_run(self, run_id: str) -> None:
+        self.run.show_run(run_id)
+        self._list_runs()
+        self._show(self.run)
+
+    def _show(self, view: QWidget) -> None:
+        self.stack.setCurrentWidget(view)
+        new = view is self._new
+        for control in (self.start, self.load, self.save):
+            control.setVisible(new)
+        self.runs.setVisible(view is not self.empty)
+
+    def _run_changed(self, run_id: str) -> None:
+        project = self.session.project
+        if project is None:
+            return
+        run = project.runs.get(run_id)
+        if run.kind == "train":
+            self._list_runs()
+        if run_id == self._waiting_signals and run.state not in ACTIVE_STATES:
+            self._waiting_signals = ""
+            if run.state == "finished" and self._pending is not None:
+                self._launch(*self._pending)
+            elif run.error:
+                self.banner.show_error(run.error)
+
+    # ------------------------------------------------------------------------------------------------ starting
+    def _start(self) -> None:
+        """Start what the forms say; stored signals that are missing are stored first."""
+        self.banner.dismiss()
+        try:
+            title, parameters, keys = self.setup.job()
+        except KnownError as error:
+            self.show_error(error)
+            return
+        teacher = parameters["recipe"]["teacher"]
+        if self.setup.objectives.need_signals() and teacher["signals"] == "stored":
+            self._pending = (title, parameters, keys)
+            signals = {"teacher": parameters["teacher"], "top_k": teacher["top_k"], "limit": 0}
+            task = self.session.start("signals", signals, title=f"Signals for {title}", key_names=keys)
+            task.done.connect(self._signals_started)
+            task.failed.connect(self.show_error)
+        else:
+            self._launch(title, parameters, keys)
+
+    def _signals_started(self, run_id: str) -> None:
+        self._waiting_signals = run_id
+        self.banner.show_message(
+            "The teacher's signals are stored first; training starts when they are there.", tone="busy"
+        )
+
+    def _launch(self, title: str, parameters: dict[str, Any], keys: tuple[str, ...]) -> None:
+        self._pending = None
+        self.banner.dismiss()
+        task = self.session.start("train", parameters, title=title, key_names=keys)
+        task.done.connect(lambda run_id: self._show_run(str(run_id)))
+        task.failed.connect(self.show_error)
+
+    # ------------------------------------------------------------------------------------------------ estimate
+    def _estimate(self) -> None:
+        project = self.session.project
+        if project is None or not self.isVisible():
+            return
+        try:
+            recipe = self.setup.recipe()
+        except KnownError as error:
+            self.estimate.show_fault(error)
+            return
+        from kdstudio.ui.training_estimate import estimate_run
+
+        if self._estimating is not None:
+            self._estimating.cancel()
+        spec = self.setup.teacher_spec()
+        self._estimating = background(estimate_run, project, recipe, spec, owner=self)
+        self._estimating.done.connect(self.estimate.show_estimate)
+        self._estimating.failed.connect(self.estimate.show_fault)
+
+    # ------------------------------------------------------------------------------------------------- recipes
+    def _ask_load(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open a training recipe", "", "Recipes (*.toml)")
+        if path:
+            self.load_recipe(Path(path))
+
+    def load_recipe(self, path: Path) -> None:
+        """Fill the forms from a recipe file; a mistake in it is shown in place."""
+        from kdstudio.recipe import TrainingRecipe, load_recipe
+
+        try:
+            self.setup.show_recipe(load_recipe(path, TrainingRecipe))
+        except KnownError as error:
+            self.show_error(error)
+
+    def _ask_save(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(self, "Save the recipe", "recipe.toml", "Recipes (*.toml)")
+        if path:
+            self.save_recipe(Path(path))
+
+    def save_recipe(self, path: Path) -> None:
+        """Write what the forms say; `kdstudio train PROJECT FILE` runs the same."""
+        from kdstudio.recipe import to_toml
+
+        try:
+            write_text(path, to_toml(self.setup.recipe()))
+        except KnownError as error:
+            self.show_error(error)
+            return
+        self.session.say(f"Saved {path.name}. Run it with: kdstudio train PROJECT {path.name}")
