@@ -35,7 +35,10 @@ def _never() -> bool:
 
 
 class LlamaTeacher:
-    """Implements `base.Teacher`. Options: `context_tokens`, `requests_at_once`, `threads`, `dequantise` (default true).
+    """Implements `base.Teacher`.
+
+    Options: `context_tokens`, `requests_at_once`, `threads`, `dequantise` (default true: run a small teacher in a slow
+    format from a 16-bit copy), `precise` (default false: see `NativeContext`).
 
     `notes` says what the person should know about how the model is run. Not safe to call from several threads at once.
     Raises `BadInput` for a file that is no usable model and `KnownError` when llama.cpp cannot load it.
@@ -128,6 +131,7 @@ class LlamaTeacher:
             batch_tokens=BATCH_TOKENS,
             outputs=outputs,
             threads=self.threads,
+            precise=bool(self.spec.options.get("precise")),
         )
         return self._context
 

@@ -20,6 +20,7 @@ from kdstudio.models.gguf_header import read_header
 from kdstudio.teachers.llama_log import captured_log
 
 Logits = npt.NDArray[np.float32]
+_F32 = 0  # ggml_type
 
 
 class NativeModel:
@@ -93,11 +94,21 @@ class TokenBatch:
 class NativeContext:
     """Room for `cells` tokens of `sequences` sequences that may share cells (one unified cache).
 
-    Sequence numbers run from 0 to `sequences` - 1. Raises `KnownError` when the memory for it is not there.
+    `precise` keeps keys and values in 32 bits instead of 16 and forgoes flash attention: slower, but what a text gets
+    no longer depends on the batch (with 32-bit weights log-probs agree to 1e-5). Sequence numbers run from 0 to
+    `sequences` - 1. Raises `KnownError` when the memory for it is not there.
     """
 
     def __init__(
-        self, model: NativeModel, *, cells: int, sequences: int, batch_tokens: int, outputs: int, threads: int
+        self,
+        model: NativeModel,
+        *,
+        cells: int,
+        sequences: int,
+        batch_tokens: int,
+        outputs: int,
+        threads: int,
+        precise: bool = False,
     ) -> None:
         parameters = llama_cpp.llama_context_default_params()
         parameters.n_ctx = cells
@@ -107,6 +118,9 @@ class NativeContext:
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.kv_unified = True
         parameters.no_perf = True
+        if precise:
+            parameters.type_k = parameters.type_v = _F32
+            parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         with captured_log() as said:
             self.pointer = llama_cpp.llama_init_from_model(model.pointer, parameters)
         if not self.pointer:
