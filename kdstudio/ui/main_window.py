@@ -198,8 +198,9 @@ class MainWindow(QMainWindow):
 
     def _say_end(self, title: str, state: str, error: dict[str, Any]) -> None:
         tone = {"finished": "good", "stopped": "idle"}.get(state, "bad")
-        said = {"finished": "finished", "stopped": "stopped; what was done is kept"}.get(state, state)
-        reason = f": {error['title']}" if tone == "bad" and error.get("title") else ""
+        words = {"stopped": "stopped; what was done is kept", "interrupted": "was interrupted"}
+        said = words.get(state, state)
+        reason = f": {error['title']}" if state == "failed" and error.get("title") else ""
         self.toasts.show(f"{title} {said}{reason}", tone)
 
     def _running(self) -> list[str]:

@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from PySide6.QtCore import Qt, Signal, SignalInstance
-from PySide6.QtGui import QValidator, QWheelEvent
-from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QSizePolicy, QSpinBox, QWidget
+from PySide6.QtGui import QPaintEvent, QValidator, QWheelEvent
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QLineEdit,
+    QSizePolicy,
+    QSpinBox,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QWidget,
+)
 
 from kdstudio.registry import Parameter
 
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 1e12
+_COMBO_MARGIN = 4  # what the style leaves free inside the edit field
 _MARGIN = 6  # Qt takes no left padding for a spin box from a style sheet
 
 
@@ -127,8 +139,28 @@ class Switch(QCheckBox):
         self.setChecked(bool(value))
 
 
-class Choice(QComboBox):
-    """One of several words; the wheel does not change it by accident."""
+class ElidedCombo(QComboBox):
+    """A combo box that shortens what does not fit, which the style sheet would clip, and leaves the wheel alone."""
+
+    def paintEvent(self, _event: QPaintEvent) -> None:
+        """Draw the frame, then the shortened text."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        edit = QStyle.SubControl.SC_ComboBoxEditField
+        room = (
+            self.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, edit, self).width() - _COMBO_MARGIN
+        )
+        option.currentText = self.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideRight, room)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        """Leave the wheel to the page."""
+        event.ignore()
+
+
+class Choice(ElidedCombo):
+    """One of several words."""
 
     changed = Signal()
 
@@ -148,10 +180,6 @@ class Choice(QComboBox):
         index = self.findData(str(value))
         if index >= 0:
             self.setCurrentIndex(index)
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave the wheel to the page."""
-        event.ignore()
 
 
 class Text(QLineEdit):

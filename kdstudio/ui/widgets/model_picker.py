@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QComboBox, QFileDialog
 
 from kdstudio.ui.chat_models import ChatModel, file_model
+from kdstudio.ui.widgets.fields import ElidedCombo
 
 _FILE = "file"
 
 
-class ModelPicker(QComboBox):
+class ModelPicker(ElidedCombo):
     """`picked` follows every change of the chosen model. Keeps its choice when the list is filled anew."""
 
     picked = Signal()
@@ -80,7 +80,3 @@ class ModelPicker(QComboBox):
         self._touched = True
         self._last = index
         self.picked.emit()
-
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        """Leave the wheel to the page."""
-        event.ignore()

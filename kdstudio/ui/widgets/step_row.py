@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from PySide6.QtCore import QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPaintEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from kdstudio.ui.checklist import StepState
 from kdstudio.ui.icons import pixmap
 from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.buttons import button
-from kdstudio.ui.widgets.labels import ElidedLabel, label, set_role
+from kdstudio.ui.widgets.labels import ElidedLabel, set_role
 from kdstudio.ui.widgets.pill import Pill
 
 _DISC = 26
@@ -68,9 +68,13 @@ class StepRow(QFrame):
         self.setProperty("role", "step")
         self.setProperty("last", last)
         self.mark = StepMark(number)
-        self.title = label("", "heading", name=f"step_{key}_title")
+        self.title = ElidedLabel("", "heading")
+        self.title.setObjectName(f"step_{key}_title")
         self.words = ElidedLabel("", "small")
-        self.note = label("", "small", name=f"step_{key}_note")
+        self.note = ElidedLabel("", "small")
+        self.note.setObjectName(f"step_{key}_note")
+        self.note.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.note.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
         self.pill = Pill("")
         self.action: QPushButton = button("", name=f"step_{key}_action", clicked=lambda: self.acted.emit(key))
         self.second: QPushButton = button(
@@ -89,8 +93,9 @@ class StepRow(QFrame):
         row.setContentsMargins(12, 8, 10, 8)
         row.setSpacing(12)
         row.addWidget(self.mark)
-        row.addLayout(words, 1)
-        for part in (self.note, self.pill, self.second, self.action):
+        row.addLayout(words, 3)
+        row.addWidget(self.note, 2)
+        for part in (self.pill, self.second, self.action):
             row.addWidget(part)
 
     def show_step(self, step: StepState, *, action: str = "") -> None:

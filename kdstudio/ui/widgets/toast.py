@@ -11,6 +11,7 @@ from kdstudio.ui.widgets.buttons import tool_button
 from kdstudio.ui.widgets.labels import label
 
 SECONDS = 5.0
+_BELOW = 50  # clear of the status bar and its Stop button
 _MARKS = {
     "good": ("circle-check", "good"),
     "bad": ("circle-alert", "bad"),
@@ -34,7 +35,8 @@ class Toast(QFrame):
         name, token = _MARKS.get(tone, _MARKS["idle"])
         mark.setPixmap(pixmap(name, token, 16, self.devicePixelRatioF()))
         self.text = label(text, wrap=True, name="toast_text")
-        self.text.setMaximumWidth(380)
+        wide = self.text.fontMetrics().horizontalAdvance(text) + 4
+        self.text.setFixedWidth(min(wide, 380))
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 6, 8)
         layout.addWidget(mark)
@@ -83,7 +85,7 @@ class Toasts(QObject):
         return super().eventFilter(watched, event)
 
     def _place(self) -> None:
-        bottom = self._over.height() - 14
+        bottom = self._over.height() - _BELOW
         for toast in reversed(self._shown):
             toast.adjustSize()
             toast.move(self._over.width() - toast.width() - 14, bottom - toast.height())
