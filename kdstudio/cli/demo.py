@@ -12,9 +12,10 @@ import typer
 
 from kdstudio import recipe as recipes
 from kdstudio.cli.output import JsonFlag, duration, say, show
-from kdstudio.cli.run_verbs import elicitation_parameters, run_job_in, training_parameters
+from kdstudio.cli.run_verbs import run_job_in, training_parameters
 from kdstudio.errors import KnownError
 from kdstudio.files import readable_bytes
+from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.models.gguf_header import read_header
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project

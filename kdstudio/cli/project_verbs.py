@@ -11,8 +11,8 @@ import typer
 
 from kdstudio.cli.output import JsonFlag, ProjectPath, duration, opened, show
 from kdstudio.errors import BadInput
-from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.teacher_file import gguf_teacher
 from kdstudio.project import Project
 from kdstudio.project.exchange import FORMATS, export_file, import_file, report_as_dict
 from kdstudio.project.table import RowQuery, RowTable
@@ -135,16 +135,7 @@ def teacher_add(
         )
     capabilities: dict[str, Any] = {}
     if gguf:
-        header = read_header(gguf)
-        spec = TeacherSpec(name, "gguf", path=str(gguf.resolve()))
-        capabilities = {
-            "architecture": header.architecture,
-            "parameters": header.parameters,
-            "context_tokens": header.context,
-            "quantization": header.quantization,
-            "license": header.license,
-            "fingerprint": fingerprint(gguf),
-        }
+        spec, capabilities = gguf_teacher(name, gguf)
     elif url:
         if not model:
             raise BadInput("Which model?", f"The endpoint {url} needs a model name.", "Add --model NAME.")

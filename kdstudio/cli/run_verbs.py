@@ -13,6 +13,7 @@ from kdstudio import secrets
 from kdstudio.catalogue.training import ExportTable
 from kdstudio.cli.output import JsonFlag, ProjectPath, duration, follow, opened, say, show
 from kdstudio.errors import BadInput
+from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.jobs.supervisor import Supervisor
 from kdstudio.models.gguf_header import read_header
 from kdstudio.project import Project
@@ -124,22 +125,6 @@ def elicit(
     if not json and not detach:
         text = f"{result.get('rows', 0):,} rows, {result.get('tokens', 0):,} tokens"
         show(result, as_json=False, text=f"{text} at {result.get('tokens_per_second', 0):,.1f} tokens/s")
-
-
-def elicitation_parameters(
-    chosen: recipes.ElicitationRecipe, spec: dict[str, Any], *, limit: int = 0, tag: str = "", seed: int = 0
-) -> dict[str, Any]:
-    """The frozen parameters of an elicitation job."""
-    return {
-        "recipe": chosen.model_dump(mode="json"),
-        "recipe_hash": recipes.recipe_hash(chosen),
-        "teacher": spec,
-        "status": "any",
-        "tag": tag,
-        "limit": limit,
-        "seed": seed,
-        "values": {},
-    }
 
 
 def signals(

@@ -6,8 +6,7 @@ Functions for background tasks; no widgets.
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from kdstudio.errors import KnownError
 if TYPE_CHECKING:
     from kdstudio.project import Project
 
-_QUANTIZATION = re.compile(r"[.\-_](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 SAMPLE_TOKENS = 48
 """The sample's answers are one sentence of about 30 tokens; what runs on is cut off and rejected."""
 Start = tuple[str, dict[str, Any], tuple[str, ...]]
@@ -55,37 +53,26 @@ def import_prompts(project: Project) -> int:
 
 def add_teacher(project: Project, path: Path) -> str:
     """Add a GGUF file as a teacher, named after the file; returns the name. Raises `BadInput` for a bad file."""
-    from kdstudio.models.gguf_header import read_header
-    from kdstudio.models.spec import TeacherSpec
+    from kdstudio.models.teacher_file import free_name, gguf_teacher
 
-    read_header(path)  # raises what is wrong with the file
-    name = _QUANTIZATION.sub("", path.stem) or path.stem
+    spec, capabilities = gguf_teacher("", path)
     known = project.teachers.list()
     for teacher in known:
-        if teacher.spec.path == str(path):
+        if teacher.spec.path == spec.path:
             return teacher.spec.name
-    taken = {teacher.spec.name for teacher in known}
-    free = next(one for one in (name, *(f"{name} ({number})" for number in range(2, 1000))) if one not in taken)
-    project.teachers.add(TeacherSpec(free, "gguf", path=str(path)))
+    free = free_name(spec.name, {teacher.spec.name for teacher in known})
+    project.teachers.add(replace(spec, name=free), capabilities)
     return free
 
 
 def ask_parameters(project: Project) -> Start:
     """The elicitation of the sample: recipe "answer", every prompt once, greedy."""
-    from kdstudio.recipe import find_elicitation_recipe, override, recipe_hash
+    from kdstudio.jobs.requests import elicitation_parameters
+    from kdstudio.recipe import find_elicitation_recipe, override
 
     recipe = override(find_elicitation_recipe("answer"), [f"sample.max_tokens={SAMPLE_TOKENS}"])
     teacher = _teacher(project)
-    parameters = {
-        "recipe": recipe.model_dump(mode="json"),
-        "recipe_hash": recipe_hash(recipe),
-        "teacher": teacher,
-        "status": "any",
-        "tag": "",
-        "limit": 0,
-        "seed": 0,
-        "values": {},
-    }
+    parameters = elicitation_parameters(recipe, teacher)
     return f"{recipe.recipe.title} with {teacher['name']}", parameters, _key_names(teacher)
 
 

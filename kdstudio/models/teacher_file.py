@@ -1,0 +1,45 @@
+"""What a project keeps about a teacher that is a GGUF file: read from its header, before anything loads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
+from kdstudio.models.spec import TeacherSpec
+
+_QUANTIZATION = re.compile(r"[.\-_](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
+
+
+def name_of(path: Path) -> str:
+    """What to call a model file: its name without the ending that says how it is quantized."""
+    return _QUANTIZATION.sub("", path.stem) or path.stem
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, or the first of `name (2)`, `name (3)`, ... that is not taken."""
+    return next(one for one in (name, *(f"{name} ({number})" for number in range(2, 10_000))) if one not in taken)
+
+
+def describe(header: GGUFHeader) -> dict[str, Any]:
+    """Architecture, parameters, context_tokens, vocabulary_size, quantization, license, bytes, layers and template."""
+    return {
+        "architecture": header.architecture,
+        "parameters": header.parameters,
+        "context_tokens": header.context,
+        "vocabulary_size": header.vocabulary_size,
+        "quantization": header.quantization,
+        "license": header.license,
+        "bytes": header.bytes,
+        "layers": header.layers,
+        "chat_template": bool(header.template),
+    }
+
+
+def gguf_teacher(name: str, path: Path) -> tuple[TeacherSpec, dict[str, Any]]:
+    """A teacher's spec and capabilities from its file; an empty name is made from the file's. Raises `BadInput`."""
+    header = read_header(path)
+    spec = TeacherSpec(name or name_of(path), "gguf", path=str(path.resolve()))
+    return spec, {**describe(header), "fingerprint": fingerprint(path)}
