@@ -25,6 +25,7 @@ from kdstudio.models.gguf_header import read_header
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.students.save import open_tokenizer
 from kdstudio.teachers.base import Teacher
+from kdstudio.teachers.dequantised import fast_copy
 from kdstudio.teachers.opening import open_teacher
 
 MAXIMUM_TOKENS, LEAST_ANSWER, MOST_ANSWER = 4096, 48, 512
@@ -165,16 +166,21 @@ def _obstacle(spec: TeacherSpec, student: Student, rows: MeasuredRows) -> str | 
     if spec.kind not in ("gguf", "huggingface"):
         return f"{spec.name} gives answers, not the distribution behind them."
     sources = [SourceRow(row.prompt_id, row.response_id, (), row.response) for row in rows.examples]
+    tokenizer = open_tokenizer(Path(spec.path))
     try:
-        require_same_vocabulary(open_tokenizer(Path(spec.path)), student.tokenizer, sources)
+        require_same_vocabulary(tokenizer, student.tokenizer, sources)
     except BadInput as error:
         return error.detail
     return None
 
 
 def _local_logits(spec: TeacherSpec, longest: int) -> LogitSource:
+    """The teacher's distribution, from the copy that it also answers from where its own format is slow to read."""
     path = Path(spec.path)
-    return LlamaLogits(path, context_tokens=longest) if path.is_file() else TorchLogits(load_student(path))
+    if path.is_dir():
+        return TorchLogits(load_student(path))
+    copy = fast_copy(path, read_header(path)) if spec.options.get("dequantise", True) else None
+    return LlamaLogits(copy.path if copy else path, context_tokens=longest)
 
 
 def _answers(
