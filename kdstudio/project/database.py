@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from kdstudio.errors import KnownError
-from kdstudio.files import readable_bytes
+from kdstudio.files import TEMPORARY_MARK, fsync_folder
 
 DATABASE_NAME = "project.db"
-_CLEAN_MARK = "closed-cleanly"
+_CACHE_KIB = 64 << 10
+_KEPT_LOG_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def database_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         text = str(error).lower()
-        if "full" in text:
+        if "is full" in text:
             raise KnownError(
                 "The disk is full", f"{path} could not grow.", "Free some space and try again; nothing saved was lost."
             ) from error
@@ -39,9 +40,11 @@ def database_errors(path: Path) -> Iterator[None]:
             ) from error
         if "locked" in text or "busy" in text:
             raise KnownError("The database is busy", f"{path}: {error}.", "Try again in a moment.") from error
-        if "readonly" in text or "unable to open" in text:
+        if "readonly" in text or "unable to open" in text or "disk i/o" in text:
             raise KnownError(
-                "The database cannot be written", f"{path}: {error}.", "Check the folder's rights."
+                "The project's database cannot be used",
+                f"{path}: {error}.",
+                "Check the folder's rights and that its disk is there.",
             ) from error
         raise
 
@@ -92,10 +95,12 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                # SQLite may have rolled back by itself (a full disk); a COMMIT that failed has not.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     def all(self, sql: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query."""
@@ -126,11 +131,21 @@ class Database:
                 self._writer = None
 
 
+_WRITER_PRAGMAS = (
+    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "mmap_size=0"),
+    *(f"cache_size=-{_CACHE_KIB}", f"journal_size_limit={_KEPT_LOG_BYTES}"),
+)
+
+
 def connect(path: Path) -> sqlite3.Connection:
-    """A writing connection in autocommit mode; transactions are begun by hand."""
+    """A writing connection in autocommit mode; transactions are begun by hand.
+
+    The cache holds the index of fingerprints of some million rows: they come in no order, and would be read again and
+    again. The write-ahead log shrinks again after a large import.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     connection.row_factory = sqlite3.Row
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "mmap_size=0"):
+    for pragma in _WRITER_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
@@ -157,16 +172,20 @@ def quick_check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def backup(connection: sqlite3.Connection, target: Path) -> None:
-    """Copy the database through SQLite's backup interface and check the copy.
+    """Copy the database through SQLite's backup interface; the copy gets its name only when it was read back and sound.
 
-    Raises `KnownError` when the copy is not sound; nothing is changed then.
+    Raises `KnownError` when it is not, or cannot be written; nothing is changed then.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    with database_errors(target), contextlib.closing(sqlite3.connect(target)) as copy:
-        connection.backup(copy)
-        quick_check(copy, target)
-        if target.stat().st_size == 0:
-            raise KnownError("The backup is empty", str(target), f"Free space: {readable_bytes(0)}.")
+    temporary = target.with_name(f"{TEMPORARY_MARK}{target.name}")
+    try:
+        with database_errors(target), contextlib.closing(sqlite3.connect(temporary)) as copy:
+            connection.backup(copy)
+            quick_check(copy, target)
+        temporary.replace(target)
+        fsync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def chunks(values: Iterable[Any], size: int = 500) -> Iterator[list[Any]]:

@@ -20,7 +20,6 @@ from kdstudio.jobs.events import now
 from kdstudio.project.content import Kind, NewPreference, NewPrompt, NewResponse, Preference, Prompt, Response
 from kdstudio.project.formats import FORMATS, Item, checked, detect_record
 from kdstudio.project.project import Project
-from kdstudio.project.rows import prompt_fingerprint
 from kdstudio.project.text_source import (
     MAXIMUM_ARRAY_FILE,
     MAXIMUM_LINE,
@@ -198,12 +197,9 @@ def _store(project: Project, batch: list[Item], source: str, tally: _Tally) -> N
         return
     tally.seen += len(batch)
     prompts = [NewPrompt(item.messages, item.tags, item.reference, source) for item in batch]
-    tally.prompts += project.rows.add_prompts(prompts)
-    answered = [(prompt, item) for prompt, item in zip(prompts, batch, strict=True) if item.response or item.candidates]
-    if not answered:
-        return
-    ids = project.rows.prompt_ids([prompt_fingerprint(prompt) for prompt, _ in answered])
-    pairs = [(ids[prompt_fingerprint(prompt)], item) for prompt, item in answered]
+    ids, new = project.rows.put_prompts(prompts)
+    tally.prompts += new
+    pairs = list(zip(ids, batch, strict=True))
     tally.responses += project.rows.add_responses(
         NewResponse(number, item.response, item.reasoning, finish_reason="stop", source=source)
         for number, item in pairs

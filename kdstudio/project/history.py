@@ -12,6 +12,9 @@ from kdstudio.project.migrations import KIND_TABLES
 
 _COLUMNS = {"status", "reason", "messages", "text", "message", "source"}
 KEPT = 200
+"""How many actions can be undone."""
+_FIRST_OF_KIND = "SELECT kind, before, after, min(row_id) FROM history_rows WHERE history_id = ? GROUP BY kind"
+"""All rows of one kind in an entry changed in the same columns: the first shows which."""
 
 
 class History:
@@ -38,6 +41,16 @@ class History:
         """Note one row's columns before and after."""
         connection.execute(
             "INSERT INTO history_rows VALUES (?,?,?,?,?)", (entry, kind, row_id, json.dumps(before), json.dumps(after))
+        )
+
+    def record_statuses(
+        self, connection: sqlite3.Connection, entry: int, kind: str, ids: str, status: str, reason: str
+    ) -> None:
+        """Note that the rows of these ids (a JSON list) get a status, unless they have it; call it before they do."""
+        connection.execute(
+            "INSERT INTO history_rows SELECT ?, ?, id, json_object('status', status, 'reason', reason), ? "  # noqa: S608
+            f"FROM {KIND_TABLES[kind]} WHERE id IN (SELECT value FROM json_each(?)) AND status <> ?",
+            (entry, kind, json.dumps({"status": status, "reason": reason}), ids, status),
         )
 
     def commit(self, connection: sqlite3.Connection, entry: int) -> None:
@@ -68,9 +81,15 @@ class History:
             entry = connection.execute(sql).fetchone()
             if entry is None:
                 return None
-            rows = connection.execute("SELECT * FROM history_rows WHERE history_id = ?", (entry["id"],)).fetchall()
-            for row in rows:
-                self.apply(connection, row["kind"], row["row_id"], json.loads(row[column]))
+            kinds = connection.execute(_FIRST_OF_KIND, (entry["id"],)).fetchall()
+            for first in kinds:
+                names = [name for name in json.loads(first[column]) if name in _COLUMNS]
+                written = ", ".join(f"{name} = json_extract(h.{column}, '$.{name}')" for name in names)
+                connection.execute(
+                    f"UPDATE {KIND_TABLES[first['kind']]} AS t SET {written} FROM history_rows AS h "  # noqa: S608
+                    "WHERE h.history_id = ? AND h.kind = ? AND t.id = h.row_id",
+                    (entry["id"], first["kind"]),
+                )
             connection.execute("UPDATE history SET undone = ? WHERE id = ?", (undone, entry["id"]))
             return str(entry["label"])
 

@@ -14,7 +14,7 @@ from kdstudio.errors import BadInput, KnownError
 from kdstudio.files import disk_errors, remove_temporaries
 from kdstudio.project.database import DATABASE_NAME, Database, quick_check
 from kdstudio.project.history import History
-from kdstudio.project.migrations import migrate, refuse_newer, version_of
+from kdstudio.project.migrations import migrate, refuse_newer, refuse_older, version_of
 from kdstudio.project.rows import Rows
 from kdstudio.project.runs import Runs
 from kdstudio.project.teachers import Teachers
@@ -78,14 +78,17 @@ class Project:
     def _prepare(self) -> None:
         """Check and migrate. The full check reads the whole file, so it runs only after an unclean end."""
         if self._database.read_only:
-            refuse_newer(version_of(self._database.reader), self._database.path)
+            version = version_of(self._database.reader)
+            refuse_newer(version, self._database.path)
+            refuse_older(version, self._database.path)
             return
         mark = self.folder / _OPEN_MARK
         if mark.exists():
             quick_check(self._database.writer, self._database.path)
         migrate(self._database.writer, self._database.path)
         mark.touch()
-        remove_temporaries(self.folder)
+        for folder in (self.folder, self.folder / "backups", self.folder / "rejects"):
+            remove_temporaries(folder)
 
     def transaction(self) -> AbstractContextManager[object]:
         """All writes of the block, or none of them."""

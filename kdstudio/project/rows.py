@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from kdstudio.errors import BadInput
 from kdstudio.jobs.events import now
@@ -23,26 +23,25 @@ from kdstudio.project.content import (
     Response,
     Status,
     canonical,
-    fingerprint,
-    last_user_text,
+    text_fault,
 )
 from kdstudio.project.database import Database, chunks
 from kdstudio.project.history import History
 from kdstudio.project.migrations import KIND_TABLES
+from kdstudio.project.row_values import (
+    INSERT_PREFERENCE,
+    INSERT_PROMPT,
+    INSERT_RESPONSE,
+    preference_values,
+    prompt_values,
+    read_preference,
+    read_prompt,
+    read_response,
+    response_values,
+)
 from kdstudio.project.search import index_new, last_id
 
-_INSERT_PROMPT = """INSERT OR IGNORE INTO prompts
-(fingerprint, messages, text, tags, reference, extras, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
-_INSERT_RESPONSE = """INSERT OR IGNORE INTO responses
-(prompt_id, fingerprint, text, reasoning, message, finish_reason, teacher, recipe_hash, run, seed, sampling,
-prompt_tokens, tokens, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
-_INSERT_PREFERENCE = """INSERT OR IGNORE INTO preferences
-(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
-
-
-def prompt_fingerprint(prompt: NewPrompt) -> bytes:
-    """What makes two prompts the same: their messages and tools."""
-    return fingerprint("prompt", list(prompt.messages), dict(prompt.extras))
+_KINDS_BY_TABLE = {table: kind for kind, table in KIND_TABLES.items()}
 
 
 class Rows:
@@ -55,47 +54,64 @@ class Rows:
     def add_prompts(self, prompts: Iterable[NewPrompt]) -> int:
         """Add prompts in one transaction; exact duplicates are left out. Returns how many are new."""
         created = now()
-        values = (_prompt_values(prompt, created) for prompt in prompts)
-        return self._insert("prompts", _INSERT_PROMPT, values)
+        values = (prompt_values(prompt, created) for prompt in prompts)
+        return self._insert("prompts", INSERT_PROMPT, values)
+
+    def put_prompts(self, prompts: Sequence[NewPrompt]) -> tuple[Sequence[int], int]:
+        """Add prompts that are not there yet; returns the id of each one given, and how many are new."""
+        created = now()
+        values = [prompt_values(prompt, created) for prompt in prompts]
+        with self._database.write() as connection:
+            last = last_id(connection, "prompts")
+            new = self._insert("prompts", INSERT_PROMPT, values)
+            if new == len(values):  # ids were given in the order of the values
+                return range(last + 1, last + 1 + new), new
+            keys = [value[0] for value in values]
+            found: dict[bytes, int] = {}
+            for block in chunks(keys):
+                marks = ",".join("?" * len(block))
+                sql = f"SELECT fingerprint, id FROM prompts WHERE fingerprint IN ({marks})"  # noqa: S608
+                found.update((row[0], row[1]) for row in connection.execute(sql, block))
+            return [found[key] for key in keys], new
+
+    def missing_prompts(self, ids: Iterable[int]) -> set[int]:
+        """Which of these are ids of no prompt; also sees what the open transaction wrote."""
+        missing: set[int] = set()
+        with self._database.write() as connection:
+            for block in chunks(set(ids)):
+                marks = ",".join("?" * len(block))
+                found = connection.execute(f"SELECT id FROM prompts WHERE id IN ({marks})", block)  # noqa: S608
+                missing |= set(block).difference(row[0] for row in found)
+        return missing
 
     def add_responses(self, responses: Iterable[NewResponse]) -> int:
         """Add responses in one transaction; one that is already there is left out. Returns how many are new."""
         created = now()
-        values = (_response_values(response, created) for response in responses)
-        return self._insert("responses", _INSERT_RESPONSE, values)
+        values = (response_values(response, created) for response in responses)
+        return self._insert("responses", INSERT_RESPONSE, values)
 
     def add_preferences(self, preferences: Iterable[NewPreference]) -> int:
         """Add preferences in one transaction. Returns how many are new."""
         created = now()
-        values = (_preference_values(preference, created) for preference in preferences)
-        return self._insert("preferences", _INSERT_PREFERENCE, values)
+        values = (preference_values(preference, created) for preference in preferences)
+        return self._insert("preferences", INSERT_PREFERENCE, values)
 
     def prompt(self, row_id: int) -> Prompt:
         """One prompt. Raises `BadInput` when there is none of that id."""
-        return _prompt(self._row("prompts", row_id))
+        return read_prompt(self._row("prompts", row_id))
 
     def response(self, row_id: int) -> Response:
         """One response. Raises `BadInput` when there is none of that id."""
-        return _response(self._row("responses", row_id))
+        return read_response(self._row("responses", row_id))
 
     def preference(self, row_id: int) -> Preference:
         """One preference. Raises `BadInput` when there is none of that id."""
-        return _preference(self._row("preferences", row_id))
-
-    def prompt_ids(self, keys: Iterable[bytes]) -> dict[bytes, int]:
-        """Ids of the prompts with these fingerprints; also sees what the open transaction wrote."""
-        found: dict[bytes, int] = {}
-        with self._database.lock:
-            for block in chunks(keys):
-                marks = ",".join("?" * len(block))
-                sql = f"SELECT fingerprint, id FROM prompts WHERE fingerprint IN ({marks})"  # noqa: S608
-                found.update((row[0], row[1]) for row in self._database.writer.execute(sql, block))
-        return found
+        return read_preference(self._row("preferences", row_id))
 
     def responses_of(self, prompt_id: int) -> list[Response]:
         """All responses to a prompt, oldest first."""
         rows = self._database.all("SELECT * FROM responses WHERE prompt_id = ? ORDER BY id", (prompt_id,))
-        return [_response(row) for row in rows]
+        return [read_response(row) for row in rows]
 
     def prompts(
         self, *, status: str = "", tag: str = "", limit: int = 0, unanswered_by: tuple[str, str, str] | None = None
@@ -117,14 +133,14 @@ class Rows:
             values += list(unanswered_by)
         sql = f"SELECT * FROM prompts WHERE {' AND '.join(where)} ORDER BY id LIMIT ?"  # noqa: S608 -- our own words only
         for row in self._database.stream(sql, (*values, limit or -1)):
-            yield _prompt(row)
+            yield read_prompt(row)
 
     def preferences(self, *, status: str = "") -> Iterator[Preference]:
         """Preferences in order of id."""
         for row in self._database.stream(
             "SELECT * FROM preferences WHERE ? IN ('', 'any', status) ORDER BY id", (status,)
         ):
-            yield _preference(row)
+            yield read_preference(row)
 
     def pairs(self, *, status: str = "accepted", limit: int = 0) -> Iterator[tuple[Prompt, Response]]:
         """What trains: responses of that status with their prompts, by id; those of a rejected prompt take no part."""
@@ -132,7 +148,7 @@ class Rows:
         values = () if status in ("", "any") else (status,)
         sql = f"SELECT r.* FROM responses r JOIN prompts p ON p.id = r.prompt_id WHERE {where} ORDER BY r.id LIMIT ?"  # noqa: S608
         for row in self._database.stream(sql, (*values, limit or -1)):
-            response = _response(row)
+            response = read_response(row)
             yield self.prompt(response.prompt_id), response
 
     def set_status(self, kind: Kind, ids: Iterable[int], status: Status, reason: str = "") -> int:
@@ -146,27 +162,25 @@ class Rows:
         with self._database.write() as connection:
             entry = self._history.begin(connection, f"{label}{count}")
             changed = 0
-            for block in chunks(chosen):
-                marks = ",".join("?" * len(block))
-                found = connection.execute(
-                    f"SELECT id, status, reason FROM {table} WHERE id IN ({marks}) AND status <> ?",  # noqa: S608
-                    (*block, status),
-                ).fetchall()
-                for row in found:
-                    before = {"status": row["status"], "reason": row["reason"]}
-                    self._history.record(
-                        connection, entry, kind, row["id"], before, {"status": status, "reason": reason}
-                    )
-                connection.executemany(
-                    f"UPDATE {table} SET status = ?, reason = ? WHERE id = ?",  # noqa: S608
-                    ((status, reason, row["id"]) for row in found),
+            for block in chunks(chosen, 10_000):
+                listed = json.dumps(block)
+                self._history.record_statuses(connection, entry, kind, listed, status, reason)
+                cursor = connection.execute(
+                    f"UPDATE {table} SET status = ?, reason = ? "  # noqa: S608
+                    "WHERE id IN (SELECT value FROM json_each(?)) AND status <> ?",
+                    (status, reason, listed, status),
                 )
-                changed += len(found)
+                changed += cursor.rowcount
             self._history.commit(connection, entry)
             return changed
 
     def edit_text(self, kind: Kind, row_id: int, text: str) -> None:
-        """Change a prompt's last user turn or a response's text, undoably. Raises `BadInput` for an empty text."""
+        """Change a prompt's last user turn or a response's text, undoably.
+
+        Raises `BadInput` for a text that is empty or cannot be kept.
+        """
+        if fault := text_fault(text):
+            raise BadInput("The text cannot be kept", f"Of the text, {fault}.", "Type it anew.")
         if not text.strip():
             raise BadInput("The text is empty", "A row needs some text.", "Reject the row instead of emptying it.")
         if kind == "preference":
@@ -197,8 +211,15 @@ class Rows:
             connection.executemany(sql, values)
             index_new(connection, table, last)
             # Ids only grow and nothing is deleted, so that what lies above the last id is what was added.
-            new = connection.execute(f"SELECT count(*) FROM {table} WHERE id > ?", (last,)).fetchone()  # noqa: S608
-            return int(new[0])
+            new = connection.execute(
+                f"SELECT status, count(*) FROM {table} WHERE id > ? GROUP BY +status",  # noqa: S608
+                (last,),
+            ).fetchall()
+            connection.executemany(
+                "INSERT INTO counts VALUES (?,?,?) ON CONFLICT DO UPDATE SET number = number + excluded.number",
+                ((_KINDS_BY_TABLE[table], status, number) for status, number in new),
+            )
+            return sum(number for _, number in new)
 
     def _row(self, table: str, row_id: int) -> sqlite3.Row:
         row = self._database.one(f"SELECT * FROM {table} WHERE id = ?", (row_id,))  # noqa: S608
@@ -223,103 +244,3 @@ def _edited(kind: Kind, row: sqlite3.Row, text: str) -> dict[str, Any]:
     target = next((item for item in reversed(messages) if item.get("role") == "user"), messages[-1])
     target["content"] = text
     return {"messages": canonical(messages), "text": text, "source": source}
-
-
-def _prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
-    messages = list(prompt.messages)
-    return (
-        prompt_fingerprint(prompt),
-        canonical(messages),
-        last_user_text(messages),
-        " ".join(prompt.tags),
-        prompt.reference,
-        canonical(dict(prompt.extras)) if prompt.extras else "",
-        prompt.status,
-        prompt.reason,
-        prompt.source,
-        created,
-    )
-
-
-def _response_values(response: NewResponse, created: str) -> tuple[Any, ...]:
-    identity = (response.run, response.key) if response.key else (response.text, response.reasoning)
-    return (
-        response.prompt_id,
-        fingerprint("response", response.prompt_id, *identity),
-        response.text,
-        response.reasoning,
-        canonical(dict(response.message)) if response.message else "",
-        response.finish_reason,
-        response.teacher,
-        response.recipe_hash,
-        response.run,
-        response.seed,
-        canonical(dict(response.sampling)) if response.sampling else "",
-        response.prompt_tokens,
-        response.tokens,
-        response.status,
-        response.reason,
-        response.source,
-        created,
-    )
-
-
-def _preference_values(preference: NewPreference, created: str) -> tuple[Any, ...]:
-    candidates, scores = list(preference.candidates), list(preference.scores)
-    if len(candidates) < 2 or len(candidates) != len(scores):
-        raise BadInput(
-            "A preference needs two answers",
-            f"It has {len(candidates)} answers and {len(scores)} scores.",
-            "Give a chosen and a rejected answer.",
-        )
-    return (
-        preference.prompt_id,
-        fingerprint("preference", preference.prompt_id, candidates, scores),
-        canonical(candidates),
-        canonical(scores),
-        candidates[max(range(len(scores)), key=scores.__getitem__)],
-        preference.run,
-        preference.status,
-        preference.reason,
-        preference.source,
-        created,
-    )
-
-
-def _prompt(row: sqlite3.Row) -> Prompt:
-    return Prompt(
-        id=row["id"],
-        messages=tuple(json.loads(row["messages"])),
-        text=row["text"],
-        tags=tuple(row["tags"].split()),
-        reference=row["reference"],
-        extras=json.loads(row["extras"] or "{}"),
-        status=cast("Status", row["status"]),
-        reason=row["reason"],
-        source=row["source"],
-        created=row["created"],
-        fingerprint=row["fingerprint"],
-    )
-
-
-def _response(row: sqlite3.Row) -> Response:
-    return Response(
-        **{name: row[name] for name in _RESPONSE_COLUMNS},
-        message=json.loads(row["message"] or "{}") or {"role": "assistant", "content": row["text"]},
-        sampling=json.loads(row["sampling"] or "{}"),
-    )
-
-
-_RESPONSE_COLUMNS = (
-    *("id", "prompt_id", "text", "reasoning", "finish_reason", "teacher", "recipe_hash", "run", "seed"),
-    *("prompt_tokens", "tokens", "status", "reason", "source", "created", "fingerprint"),
-)
-
-
-def _preference(row: sqlite3.Row) -> Preference:
-    names = ("id", "prompt_id", "run", "status", "reason", "source", "created", "fingerprint")
-    return Preference(
-        **{name: row[name] for name in names},
-        candidates=tuple(json.loads(row["candidates"])),
-        scores=tuple(json.loads(row["scores"])),
-    )

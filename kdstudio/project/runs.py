@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import builtins
 import json
+import math
 import sqlite3
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from kdstudio.errors import BadInput
 from kdstudio.jobs.events import Dropped, Line, Metric, Progress, Row, Sample, Started, now
 from kdstudio.project.content import NewPreference, NewPrompt, NewResponse
 from kdstudio.project.database import Database
+from kdstudio.project.journal_rows import UnusableRowError, clean, new_row
 from kdstudio.project.rows import Rows
 
 OVER = ("finished", "stopped", "failed", "interrupted")
@@ -84,28 +86,56 @@ class Runs:
                 connection.execute("UPDATE runs SET error = ? WHERE id = ?", (json.dumps(error or {}), run_id))
 
     def ingest(self, run_id: str, lines: Iterable[Line]) -> builtins.list[Line]:
-        """Take lines of a run's journal into the project in one transaction; returns those that were new."""
+        """Take lines of a run's journal into the project in one transaction; returns those that were new.
+
+        A row that cannot be kept is entered among the dropped ones, with the reason.
+        """
         with self._database.write() as connection:
             row = connection.execute("SELECT ingested FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
                 raise BadInput("Unknown run", f"The project has no run {run_id!r}.", "")
-            fresh = [line for line in lines if line.seq > row["ingested"]]
+            last: int = row["ingested"]
+            fresh: builtins.list[Line] = []
+            for line in lines:
+                if line.seq > last:
+                    fresh.append(line)
+                    last = line.seq
             if not fresh:
                 return []
-            self._ingest_rows(run_id, fresh)
+            unusable = self._ingest_rows(run_id, fresh)
             for line in fresh:
                 _ingest_line(connection, run_id, line)
-            connection.execute("UPDATE runs SET ingested = ? WHERE id = ?", (fresh[-1].seq, run_id))
+            connection.executemany(
+                "INSERT OR IGNORE INTO dropped VALUES (?,?,?,'ingest',?)", ((run_id, *entry) for entry in unusable)
+            )
+            connection.execute("UPDATE runs SET ingested = ? WHERE id = ?", (last, run_id))
             return fresh
 
-    def _ingest_rows(self, run_id: str, lines: builtins.list[Line]) -> None:
-        events = [line.event for line in lines if isinstance(line.event, Row)]
-        common = {"run": run_id}
-        self._rows.add_prompts(NewPrompt(**event.row) for event in events if event.kind == "prompt")
-        self._rows.add_responses(NewResponse(**{**common, **event.row}) for event in events if event.kind == "response")
-        self._rows.add_preferences(
-            NewPreference(**{**common, **event.row}) for event in events if event.kind == "preference"
-        )
+    def _ingest_rows(self, run_id: str, lines: builtins.list[Line]) -> builtins.list[tuple[int, int, str]]:
+        """Add the rows of these lines; returns (seq, prompt, reason) of those that cannot be kept."""
+        prompts: builtins.list[NewPrompt] = []
+        others: builtins.list[tuple[int, NewResponse | NewPreference]] = []
+        unusable: builtins.list[tuple[int, int, str]] = []
+        for line in lines:
+            if not isinstance(line.event, Row):
+                continue
+            try:
+                row = new_row(line.event.kind, line.event.row, run_id)
+            except UnusableRowError as error:
+                unusable.append((line.seq, 0, str(error)))
+            else:
+                if isinstance(row, NewPrompt):
+                    prompts.append(row)
+                else:
+                    others.append((line.seq, row))
+        self._rows.add_prompts(prompts)
+        missing = self._rows.missing_prompts(row.prompt_id for _, row in others)
+        reason = "the project has no prompt of that id"
+        unusable += [(seq, row.prompt_id, reason) for seq, row in others if row.prompt_id in missing]
+        kept = [row for _, row in others if row.prompt_id not in missing]
+        self._rows.add_responses(row for row in kept if isinstance(row, NewResponse))
+        self._rows.add_preferences(row for row in kept if isinstance(row, NewPreference))
+        return unusable
 
     def metric_names(self, run_id: str) -> builtins.list[str]:
         """The figures that a run reported."""
@@ -117,7 +147,7 @@ class Runs:
         rows = self._database.all(
             "SELECT step, value FROM metrics WHERE run = ? AND name = ? ORDER BY step", (run_id, name)
         )
-        return [row["step"] for row in rows], [row["value"] for row in rows]
+        return [row["step"] for row in rows], [float(row["value"]) for row in rows]
 
     def samples(self, run_id: str) -> builtins.list[Sample]:
         """What the student wrote, in order."""
@@ -137,20 +167,29 @@ def _ingest_line(connection: sqlite3.Connection, run_id: str, line: Line) -> Non
         case Metric(step=step, values=values):
             connection.executemany(
                 "INSERT OR REPLACE INTO metrics VALUES (?,?,?,?)",
-                [(run_id, name, step, float(value)) for name, value in values.items()],
+                [(run_id, name, step, value) for name, value in _figures(values)],
             )
         case Sample() as sample:
-            texts = (run_id, line.seq, sample.step, sample.prompt, sample.student, sample.teacher)
-            connection.execute("INSERT OR IGNORE INTO samples VALUES (?,?,?,?,?,?)", texts)
+            texts = (clean(text) for text in (sample.prompt, sample.student, sample.teacher))
+            connection.execute(
+                "INSERT OR IGNORE INTO samples VALUES (?,?,?,?,?,?)", (run_id, line.seq, sample.step, *texts)
+            )
         case Dropped() as dropped:
             connection.execute(
                 "INSERT OR IGNORE INTO dropped VALUES (?,?,?,?,?)",
-                (run_id, line.seq, dropped.prompt, dropped.step, dropped.reason),
+                (run_id, line.seq, dropped.prompt, dropped.step, clean(dropped.reason)),
             )
         case Progress() as progress:
             connection.execute("UPDATE runs SET progress = ? WHERE id = ?", (json.dumps(asdict(progress)), run_id))
         case Started(pid=pid):
             connection.execute("UPDATE runs SET pid = ? WHERE id = ?", (pid, run_id))
+
+
+def _figures(values: Mapping[str, Any]) -> Iterator[tuple[str, float | str]]:
+    """What is a number, as SQLite keeps it: it has no not-a-number (that would be NULL), which is kept as the word."""
+    for name, value in values.items():
+        if isinstance(value, int | float):
+            yield name, "nan" if math.isnan(value) else float(value)
 
 
 def _run(row: sqlite3.Row) -> Run:

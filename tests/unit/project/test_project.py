@@ -112,14 +112,14 @@ def test_each_migration_is_preceded_by_a_sound_backup(tmp_path: Path, monkeypatc
         raise RuntimeError("the power went")
 
     monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, broken))
-    monkeypatch.setattr(migrations, "VERSION", 2)
+    monkeypatch.setattr(migrations, "VERSION", len(migrations.MIGRATIONS))
     with pytest.raises(RuntimeError, match="power"):
         Project.open(tmp_path / "p.kdstudio")
     connection = connect(tmp_path / "p.kdstudio" / DATABASE_NAME)
-    assert migrations.version_of(connection) == 1
+    assert migrations.version_of(connection) == len(migrations.MIGRATIONS) - 1
     assert connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'half'").fetchone() is None
     connection.close()
-    monkeypatch.setattr(migrations, "MIGRATIONS", (migrations.MIGRATIONS[0], second))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS[:-1], second))
     with Project.open(tmp_path / "p.kdstudio") as project:
         assert [prompt.text for prompt in project.rows.prompts()] == ["Why?"]
     backups = sorted((tmp_path / "p.kdstudio" / "backups").iterdir())
