@@ -29,7 +29,7 @@ from kdstudio.project.text_source import (
     read_lines,
 )
 
-__all__ = ["FORMATS", "Detected", "ImportReport", "detect", "export_file", "import_file"]
+__all__ = ["FORMATS", "Detected", "ImportReport", "columns_of", "detect", "export_file", "import_file"]
 _BATCH = 2000
 _PREVIEW = 8
 Progress = Callable[[int, int], None]
@@ -104,6 +104,16 @@ def detect(path: Path, mapping: Mapping[str, str] | None = None) -> Detected:
         raise BadInput("Nothing in this file can be imported", f"{path}: {reason}.", _FORMATS_HINT)
     note = "Read as Windows-1252 (Latin-1): it is not UTF-8." if encoding == "cp1252" else ""
     return Detected(name, encoding, columns, tuple(items), note)
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The keys of a file's first usable record, for mapping a file whose names we do not know; none for plain lines."""
+    encoding = encoding_of(path)
+    shape = _shape(path, encoding)
+    for record in islice(_records(path, encoding, shape) if shape != "lines" else (), 50):
+        if not record.fault and isinstance(record.value, dict):
+            return tuple(map(str, record.value))
+    return ()
 
 
 _FORMATS_HINT = "Known: OpenAI messages, ShareGPT, Alpaca, prompt/completion, prompt/chosen/rejected, CSV, plain lines."
