@@ -45,7 +45,7 @@ class EvaluatePage(Page):
         self.teacher = _combo("evaluate_teacher", "Teacher")
         self.earlier = _combo("evaluate_earlier", "Earlier measurement")
         self.start = button("Evaluate", icon="play", kind="primary", name="evaluate_start", clicked=self._start)
-        self.stop = button("Stop", icon="square", name="evaluate_stop", clicked=lambda: session.stop(self.run_id))
+        self.stop = button("Stop", icon="stop", name="evaluate_stop", clicked=lambda: session.stop(self.run_id))
         self.figures = Figures("evaluate_figures", _FIGURES)
         self.text = label("", "small", wrap=True, name="evaluate_text")
         self.progress = QProgressBar()

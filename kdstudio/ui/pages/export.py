@@ -55,7 +55,7 @@ class ExportPage(Page):
         self.folder = Switch("Safetensors folder")
         self.folder.setObjectName("export_safetensors")
         self.start = button("Export", icon="package", kind="primary", name="export_start", clicked=self._start)
-        self.stop = button("Stop", icon="square", name="export_stop", clicked=lambda: session.stop(self.run_id))
+        self.stop = button("Stop", icon="stop", name="export_stop", clicked=lambda: session.stop(self.run_id))
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.stage = label("", "small", name="export_stage")

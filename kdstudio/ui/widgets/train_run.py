@@ -70,7 +70,7 @@ class TrainRun(QWidget):
     def _build(self) -> None:
         self.pause = button("Pause", icon="pause", name="train_pause", clicked=lambda: self._ask("pause"))
         self.resume = button("Resume", icon="play", name="train_resume", clicked=lambda: self._ask("resume"))
-        self.stop = button("Stop", icon="square", name="train_stop", clicked=lambda: self._ask("stop"))
+        self.stop = button("Stop", icon="stop", name="train_stop", clicked=lambda: self._ask("stop"))
         self.evaluate = button("Evaluate", icon="scale", name="train_evaluate", clicked=lambda: self._go("evaluate"))
         self.export = button(
             "Export", icon="package", kind="primary", name="train_export", clicked=lambda: self._go("export")
