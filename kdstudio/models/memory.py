@@ -1,35 +1,54 @@
-"""What a training run will take, counted before it starts: memory by part, and time.
+"""What a training run will take, counted before it starts: memory by part, and time. It warns and never blocks.
 
-Arithmetic over the model's shape, not a measurement: it says which part is large and whether to expect trouble. In
-distillation the logits are often the largest part: tokens x vocabulary, for the student, its gradient and the teacher.
+The figures follow the program's own trainer: weights, gradients and AdamW's two moments in 32 bits, the activations
+that autograd keeps of one batch, and the logits of one piece of it at a time.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import time
 from dataclasses import dataclass
 
-from kdstudio.models.shape import ModelShape, embedding_parameters, layer_parameters, parameter_count
+import numpy as np
+import psutil
+
+from kdstudio.models.shape import ModelShape, layer_parameters, parameter_count
 
 _FLOAT = 4
-_PROCESS_BYTES = 700 << 20
-_ACTIVATIONS_PER_HIDDEN, _ACTIVATIONS_PER_FEED_FORWARD = 16, 4
-_CPU_FLOPS_PER_THREAD = 45e9
+_PIECE_LOGITS = 1 << 25  # how many the trainer holds at once: a long batch's head is worked on in pieces
+_PROGRAM_BYTES = 450 << 20  # an interpreter with torch and transformers
+_MARGIN = 0.1
+_EFFICIENCY = 0.55  # of a large matrix product's speed that a whole training step reaches
+_BF16_GAIN = 1.6
+_BYTES_PER_SECOND = 8e9  # of memory, for what an optimiser step reads and writes
+_OPTIMIZER_TRAFFIC = 28  # bytes a trained weight: weight, gradient and two moments read, three of them written
+_SPEED_SIZE = 640
 
 
 @dataclass(frozen=True)
 class RunSize:
-    """How much goes through the model: batches of `rows` rows of `tokens` tokens, `response_tokens` of them learnt."""
+    """How much goes through the model: batches of `rows` rows of `tokens` tokens, `response_tokens` of them learnt.
+
+    Tokens are means; `longest` (0: as the mean) decides the memory. `all_rows`: training and held-out rows together.
+    `measurements` of the `held_out` rows are made. `bf16`: matrix products in 16 bits.
+    """
 
     steps: int
     rows: int
     tokens: float
     response_tokens: float
     all_rows: int = 0
+    longest: int = 0
+    held_out: int = 0
+    measurements: int = 0
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes by part."""
+    """Bytes by part. `margin`: the program itself, and a tenth for what was not counted."""
 
     weights: int
     gradients: int
@@ -37,7 +56,7 @@ class MemoryEstimate:
     activations: int
     logits: int
     teacher: int
-    program: int = _PROCESS_BYTES
+    margin: int
 
     @property
     def total(self) -> int:
@@ -53,7 +72,7 @@ class MemoryEstimate:
             "activations": self.activations,
             "logits": self.logits,
             "teacher": self.teacher,
-            "program": self.program,
+            "program and margin": self.margin,
         }
 
 
@@ -68,24 +87,39 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
 def estimate_memory(
     student: ModelShape, size: RunSize, *, trained: int | None = None, teacher: ModelShape | None = None
 ) -> MemoryEstimate:
-    """Memory of training `student` in fp32 with AdamW. `trained`: weights that get gradients (all by default).
+    """Memory of training `student` with AdamW. `trained`: weights that get gradients (all by default; else adapters).
 
-    `teacher`: a model that is held in memory beside the student (dense signals).
+    `teacher`: a model that is held in memory beside the student (dense signals), with its last hidden states.
     """
     weights = parameter_count(student)
     learnt = weights if trained is None else trained
-    tokens = size.rows * size.tokens
-    per_token = student.hidden * _ACTIVATIONS_PER_HIDDEN + student.feed_forward * _ACTIVATIONS_PER_FEED_FORWARD
-    attention = student.heads * size.tokens
-    copies = 4 if teacher is not None else 3
-    return MemoryEstimate(
-        weights=weights * _FLOAT,
-        gradients=learnt * _FLOAT,
-        optimizer=learnt * 2 * _FLOAT,
-        activations=int(tokens * student.layers * (per_token + attention) * _FLOAT),
-        logits=int(size.rows * size.response_tokens * student.vocabulary * copies * _FLOAT),
-        teacher=parameter_count(teacher) * _FLOAT if teacher is not None else 0,
-    )
+    held = weights if learnt >= weights else weights + learnt
+    batch = size.rows * (size.longest or math.ceil(size.tokens))
+    activations = batch * (student.layers * activation_bytes(student, bf16=size.bf16) + 4 * _FLOAT * student.hidden)
+    if size.bf16:
+        activations += 2 * weights  # autocast keeps the matrices' 16-bit copies until the backward pass is done
+    piece = max(_PIECE_LOGITS // student.vocabulary, 1)
+    learnt_tokens = min(math.ceil(size.rows * size.response_tokens), piece)
+    copies = 5 if teacher is not None else 3  # logits, log-probs, gradient; the teacher's logits and log-probs
+    beside = 0
+    if teacher is not None:
+        beside = parameter_count(teacher) + math.ceil(size.all_rows * size.response_tokens) * teacher.hidden
+    parts = {
+        "weights": held * _FLOAT,
+        "gradients": learnt * _FLOAT,
+        "optimizer": learnt * 2 * _FLOAT,
+        "activations": activations,
+        "logits": learnt_tokens * student.vocabulary * copies * _FLOAT,
+        "teacher": beside * _FLOAT,
+    }
+    return MemoryEstimate(**parts, margin=_PROGRAM_BYTES + int(_MARGIN * sum(parts.values())))
+
+
+def activation_bytes(shape: ModelShape, *, bf16: bool = False) -> int:
+    """What one token leaves in one block for the backward pass: the inputs of its matrices, norms and products."""
+    queries, keys = shape.heads * shape.head_dimension, shape.kv_heads * shape.head_dimension
+    products = 3 * queries + 4 * keys + 4 * shape.feed_forward + shape.hidden
+    return 6 * shape.hidden * _FLOAT + products * (2 if bf16 else _FLOAT)  # the residual stream stays in 32 bits
 
 
 def estimate_seconds(
@@ -97,18 +131,46 @@ def estimate_seconds(
     teacher: ModelShape | None = None,
     flops_per_second: float = 0.0,
 ) -> float:
-    """Time of the run on a CPU with `threads` threads, or at a measured `flops_per_second`.
+    """Time of the run on a CPU with `threads` threads, or at `flops_per_second` (0 measures this machine's processor).
 
-    Counts 2 FLOPs a weight and token forward, and 4 more backward (2 where weights are frozen); the head only at
-    response tokens; the teacher once over all rows.
+    Counts 2 FLOPs a weight and token forward, and 4 more backward (2 where weights are frozen), the head only at
+    response tokens, the teacher's body once over all rows and its head at every step, and the measurements.
     """
-    backward = 2 + 2 * trained_share
-    blocks = student.layers * layer_parameters(student)
-    head = student.hidden * student.vocabulary
-    step = size.rows * (size.tokens * blocks + size.response_tokens * head) * (2 + backward)
-    once = 0.0
+    speed = (flops_per_second or processor_speed(threads)) * _EFFICIENCY * (_BF16_GAIN if size.bf16 else 1.0)
+    step = size.rows * (_body(student, size) + _head(student, size)) * (4 + 2 * trained_share) / 2
+    once, measured = 0.0, size.held_out * (_body(student, size) + _head(student, size))
     if teacher is not None:
-        inside = parameter_count(teacher) - embedding_parameters(teacher)
-        once = 2 * size.all_rows * (size.tokens * inside + size.response_tokens * teacher.hidden * teacher.vocabulary)
-    rate = flops_per_second or threads * _CPU_FLOPS_PER_THREAD
-    return (size.steps * step + once) / rate
+        step += size.rows * _head(teacher, size)
+        once = size.all_rows * _body(teacher, size)
+        measured += size.held_out * _head(teacher, size)
+    traffic = size.steps * parameter_count(student) * trained_share * _OPTIMIZER_TRAFFIC / _BYTES_PER_SECOND
+    return (size.steps * step + once + size.measurements * measured) / speed + traffic
+
+
+def _body(shape: ModelShape, size: RunSize) -> float:
+    """FLOPs of the blocks over one row, forward."""
+    attention = 2 * shape.layers * shape.heads * shape.head_dimension * size.tokens  # causal: half of all pairs
+    return size.tokens * (2 * shape.layers * layer_parameters(shape) + attention)
+
+
+def _head(shape: ModelShape, size: RunSize) -> float:
+    """FLOPs of the output head over one row, forward."""
+    return 2 * size.response_tokens * shape.vocabulary * shape.hidden
+
+
+def processor_speed(threads: int) -> float:
+    """FLOPs a second of large 32-bit matrix products on so many threads."""
+    return _machine_speed() * min(1.0, threads / (psutil.cpu_count(logical=False) or 1))
+
+
+@functools.cache
+def _machine_speed() -> float:
+    """On all cores, measured once in some 50 ms."""
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal((_SPEED_SIZE, _SPEED_SIZE), dtype=np.float32) for _ in range(2))
+    best = math.inf
+    for _ in range(6):
+        began = time.perf_counter()
+        _ = left @ right
+        best = min(best, time.perf_counter() - began)
+    return 2 * _SPEED_SIZE**3 / max(best, 1e-9)
