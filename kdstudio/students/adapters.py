@@ -38,7 +38,7 @@ def add_lora(network: PreTrainedModel, *, rank: int, alpha: float, dropout: floa
 
 def merge_lora(wrapped: PeftModel) -> PreTrainedModel:
     """The plain network with the updates added into its matrices; `wrapped` is of no use afterwards."""
-    merged = wrapped.merge_and_unload()  # type: ignore[operator]
+    merged = wrapped.merge_and_unload()
     if not isinstance(merged, PreTrainedModel):
         raise BugError("peft gave something else than the network back")
     return merged

@@ -55,7 +55,7 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     _refuse_unexportable(source)
     if table.source == "fresh":
         config = fresh_config(source_config(source), table.layer_count, table.hidden_size)
-        model, kept = fresh_network(config, seed), ()
+        model, kept = fresh_network(config, seed), tuple[int, ...]()
     else:
         config, state, kept = _kept(source, table)
         model = assemble(config, state, source.name)
@@ -69,8 +69,8 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
         "parameters": sum(item.numel() for item in model.parameters()),
     }
     if table.adapter == "lora":
-        scale = {"rank": table.lora_rank, "alpha": table.lora_alpha, "dropout": table.lora_dropout}
-        student.wrapped = add_lora(model, seed=seed, **scale)
+        rank, alpha, dropout = table.lora_rank, table.lora_alpha, table.lora_dropout
+        student.wrapped = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
     return student
 
 

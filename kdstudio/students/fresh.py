@@ -46,4 +46,5 @@ def fresh_network(config: Config, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = NETWORKS[config["model_type"]][1](new_config(config))
-    return network.float().eval()
+    network.train(False)
+    return network

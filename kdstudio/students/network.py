@@ -149,7 +149,8 @@ def assemble(config: Config, state: State, where: str) -> PreTrainedModel:
     network.set_submodule("model.rotary_emb", type(rotary)(settings))
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    return network.eval()
+    network.train(False)
+    return network
 
 
 def _check_tensors(wanted: Mapping[str, torch.Size], state: State, where: str) -> None:

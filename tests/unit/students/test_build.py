@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kdstudio.catalogue.training import StudentTable
+from kdstudio.distillation.forward import weight_of
 from kdstudio.errors import BadInput
 from kdstudio.students.adapters import TARGETS
 from kdstudio.students.build import build
@@ -30,8 +31,8 @@ def test_a_student_cut_from_a_folder(tmp_path: Path) -> None:
     student = build(StudentTable(source="folder", path=str(tmp_path / "student"), layers=(0, 2)), None, seed=0)
     assert student.config["num_hidden_layers"] == 2
     whole, _, _ = open_student(tmp_path / "student")
-    kept = student.model.get_submodule("model.layers.1.mlp.up_proj").weight
-    assert torch.equal(kept, whole.get_submodule("model.layers.2.mlp.up_proj").weight)
+    kept = weight_of(student.model, "model.layers.1.mlp.up_proj")
+    assert torch.equal(kept, weight_of(whole, "model.layers.2.mlp.up_proj"))
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
@@ -41,7 +42,7 @@ def test_a_fresh_student_has_the_size_asked_for_and_the_seeds_weights(architectu
     one, same, other = (build(table, teacher, seed=seed) for seed in (1, 1, 2))
     assert one.config["hidden_size"] == 32
     assert one.config["num_attention_heads"] == 2
-    weights = [student.model.get_submodule("model.layers.0.mlp.up_proj").weight for student in (one, same, other)]
+    weights = [weight_of(student.model, "model.layers.0.mlp.up_proj") for student in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert one.model(IDS).logits.shape[-1] == one.tokenizer.vocabulary_size

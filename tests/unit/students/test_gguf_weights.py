@@ -24,7 +24,9 @@ def test_logits_equal_those_of_transformers_own_loader(architecture: str, dtype:
     path = tiny_model(architecture=architecture, dtype=dtype, tied=tied, layers=2)
     config, state = load_gguf(path)
     ours = assemble(config, state, path.name)
-    theirs = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32).train(
+        False
+    )
     for (name, mine), (other, reference) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         assert name == other
         assert torch.equal(mine, reference), name
@@ -40,7 +42,7 @@ def test_logits_are_those_of_llama_cpp(architecture: str, tied: bool) -> None:
     llama = llama_cpp.Llama(str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1)
     network = assemble(*load_gguf(path), path.name)
     for ids in IDS.tolist():
-        llama.reset()
+        llama.reset()  # type: ignore[no-untyped-call]
         llama.eval(ids)
         expected = np.array(llama.scores[: len(ids)])
         with torch.no_grad():

@@ -49,7 +49,7 @@ def test_transformers_reads_the_folder_too(folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     ids = torch.tensor([[5, 9, 200]])
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).train(False)
     ours, _, _ = open_student(folder)
     with torch.no_grad():
         assert torch.equal(ours(ids).logits, theirs(ids).logits)

@@ -1,0 +1,89 @@
+"""Rows of the project as token examples: what is read, what is learnt, and what is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kdstudio.errors import BadInput
+from kdstudio.models.conversation import Tokenizer, encode_conversation
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One conversation in tokens: `prompt_ids` are read, `response_ids` (with the end of the turn) are learnt."""
+
+    prompt_id: int
+    response_id: int
+    prompt_ids: Ids
+    response_ids: Ids
+    prompt: str
+    response: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and response together."""
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class SourceRow:
+    """What an example is made from."""
+
+    prompt_id: int
+    response_id: int
+    messages: tuple[dict[str, Any], ...]
+    text: str
+    tags: tuple[str, ...] = ()
+
+
+def encode_rows(
+    tokenizer: Tokenizer, rows: Iterable[SourceRow], maximum_tokens: int
+) -> tuple[list[Example], list[int]]:
+    """The rows as examples, and the ids of responses left out because prompt and response pass `maximum_tokens`.
+
+    Raises `BadInput` for a row with nothing to learn: a silent zero in the loss helps nobody.
+    """
+    examples: list[Example] = []
+    too_long: list[int] = []
+    for row in rows:
+        conversation = encode_conversation(tokenizer, row.messages, row.text)
+        if not conversation.response_ids or not conversation.prompt_ids:
+            raise BadInput(
+                "A row has nothing to learn",
+                f"Response {row.response_id} gives no tokens between the prompt and the end of the turn.",
+                "Reject or correct that row.",
+            )
+        if len(conversation.prompt_ids) + len(conversation.response_ids) > maximum_tokens:
+            too_long.append(row.response_id)
+            continue
+        examples.append(
+            Example(
+                row.prompt_id,
+                row.response_id,
+                np.asarray(conversation.prompt_ids, np.int32),
+                np.asarray(conversation.response_ids, np.int32),
+                last_user_text(row.messages),
+                row.text,
+                row.tags,
+            )
+        )
+    return examples, too_long
+
+
+def last_user_text(messages: Sequence[dict[str, Any]]) -> str:
+    """What the user last said, for showing."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            content = message.get("content", "")
+            if isinstance(content, str):
+                return content
+            return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict)).strip()
+    return ""

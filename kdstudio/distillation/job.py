@@ -1,0 +1,165 @@
+"""The training job: from a frozen recipe to a student's folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import logging as transformers_logging
+
+from kdstudio import files, settings
+from kdstudio.catalogue.objectives import Signal
+from kdstudio.distillation.checkpoint import KEPT, checkpoint_bytes
+from kdstudio.distillation.devices import make_accelerator
+from kdstudio.distillation.examples import SourceRow, encode_rows
+from kdstudio.distillation.frozen_rows import frozen_rows
+from kdstudio.distillation.objectives import needed_signals
+from kdstudio.distillation.randomness import stream_seed
+from kdstudio.distillation.reporter import TrainingJob
+from kdstudio.distillation.rows import TrainingRows, split_rows
+from kdstudio.distillation.teacher_signals import (
+    DenseTeacher,
+    SignalSource,
+    StoredSignals,
+    fits_in_memory,
+    local_teacher,
+    open_vault,
+    remember_rows,
+)
+from kdstudio.distillation.trainer import Outcome, Trainer, planned_steps
+from kdstudio.distillation.vocabulary import require_same_vocabulary
+from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.gguf_header import fingerprint
+from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
+from kdstudio.students.build import Student, build, load_source
+from kdstudio.students.network import assemble
+from kdstudio.students.save import open_tokenizer
+
+STUDENT_NAME = "student"
+
+
+def run(job: TrainingJob) -> dict[str, Any]:
+    """Train as the job's recipe says; the result holds `run, steps, final, before, seconds, tokens` and more."""
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(settings.thread_count())
+    recipe = validate_recipe(job.parameters.get("recipe", {}), TrainingRecipe)
+    teacher = local_teacher(job.parameters.get("teacher") or {})
+    _require_teacher(recipe, job.parameters.get("teacher") or {}, teacher)
+    accelerator = make_accelerator(recipe.run)
+    sources = frozen_rows(job.run_folder, job.project_folder, recipe.data.status)
+    student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
+    rows = _rows(job, recipe, student, sources)
+    source, judge = _signals(job, recipe, student, teacher, rows, sources, accelerator)
+    parameters = {name: item for name, item in student.model.named_parameters() if item.requires_grad}
+    needed = KEPT * checkpoint_bytes(parameters) + student.description["parameters"] * 4
+    files.require_space(job.run_folder, needed, "Two checkpoints and the student")
+    trainer = Trainer(
+        job, recipe, recipe_hash(recipe), student, rows, accelerator, source, judge, _versions(accelerator)
+    )
+    outcome = trainer.run()
+    provenance = {"run": job.run_folder.name, "recipe_hash": recipe_hash(recipe), "title": recipe.recipe.title}
+    if outcome.steps:
+        job.progress(outcome.steps, outcome.steps, unit="steps", tokens=outcome.tokens, stage="save")
+        student.save(
+            job.run_folder / STUDENT_NAME, {**provenance, "steps": outcome.steps, "held_out": outcome.held_out}
+        )
+    return {
+        **_result(outcome, rows, judge),
+        "run": job.run_folder.name,
+        "parameters": student.description["parameters"],
+    }
+
+
+def _require_teacher(recipe: TrainingRecipe, described: dict[str, Any], teacher: Path | None) -> None:
+    if Signal.TEACHER_SIGNAL not in needed_signals(recipe.objective) or teacher is not None:
+        return
+    names = ", ".join(table.name for table in recipe.objective)
+    if not described:
+        raise BadInput(
+            "The recipe needs a teacher", f"{names} reads the teacher's signal.", "Set teacher.name in the recipe."
+        )
+    raise BadInput(
+        "This teacher cannot give its signal",
+        f"{described.get('name', '')} is of kind {described.get('kind', '')}; {names} needs log-probs of given text.",
+        'Choose a local GGUF teacher, or the objective "supervised".',
+    )
+
+
+def _rows(job: TrainingJob, recipe: TrainingRecipe, student: Student, sources: list[SourceRow]) -> TrainingRows:
+    """Rows in tokens, divided; says which were left out for their length."""
+    limit = min(recipe.data.maximum_tokens, student.config.get("max_position_embeddings", recipe.data.maximum_tokens))
+    examples, too_long = encode_rows(student.tokenizer, sources, limit)
+    if too_long:
+        named = ", ".join(str(number) for number in too_long[:20]) + (", ..." if len(too_long) > 20 else "")
+        job.warn(
+            f"{len(too_long)} rows are too long",
+            f"With their prompts they pass {limit:,} tokens; responses {named} are left out.",
+            "Raise data.maximum_tokens, or split these rows.",
+        )
+    return split_rows(examples, recipe.data, recipe.run.seed)
+
+
+def _signals(
+    job: TrainingJob,
+    recipe: TrainingRecipe,
+    student: Student,
+    teacher: Path | None,
+    rows: TrainingRows,
+    sources: list[SourceRow],
+    accelerator: Accelerator,
+) -> tuple[SignalSource | None, SignalSource | None]:
+    """Where the objectives read the teacher's signal, and what the held-out rows are measured against."""
+    needed = Signal.TEACHER_SIGNAL in needed_signals(recipe.objective)
+    if teacher is None:
+        return None, None
+    try:
+        if student.source != teacher:
+            require_same_vocabulary(open_tokenizer(teacher), student.tokenizer, sources)
+    except BadInput:
+        if needed:
+            raise
+        return None, None  # learning from text alone is what such a pair is for
+    stored: SignalSource | None = None
+    if needed and recipe.teacher.signals == "stored":
+        stored = StoredSignals(open_vault(job.project_folder), rows, fingerprint(teacher), recipe.teacher.top_k)
+    dense_training = needed and stored is None
+    try:
+        if not dense_training and not (rows.held_out and fits_in_memory(teacher)):
+            return stored, stored
+        config, state = load_source(teacher)
+    except KnownError:
+        if dense_training:
+            raise
+        return stored, stored  # an architecture that torch does not know here: measure by what is stored
+    network = assemble(config, state, teacher.name)
+    dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast)
+    visits = planned_steps(recipe, rows.count) * recipe.run.rows_per_batch * recipe.run.accumulation
+    remember_rows(job, dense, rows, training=dense_training, again=visits > rows.count)
+    return (dense if dense_training else stored), dense
+
+
+def _versions(accelerator: Accelerator) -> dict[str, str]:
+    """Whatever the last digits of a curve depend on."""
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    versions |= {"python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    return versions | {"device": str(accelerator.device), "precision": accelerator.mixed_precision, "system": os.name}
+
+
+def _result(outcome: Outcome, rows: TrainingRows, judge: SignalSource | None) -> dict[str, Any]:
+    return {
+        "steps": outcome.steps,
+        "final": {**outcome.held_out, "loss": outcome.loss},
+        "before": outcome.before,
+        "seconds": outcome.seconds,
+        "tokens": outcome.tokens,
+        "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else 0.0,
+        "rows": rows.count,
+        "held_out_rows": len(rows.held_out),
+        "held_out_against": "" if judge is None or not rows.held_out else judge.kind,
+        "student": STUDENT_NAME,
+    }

@@ -1,0 +1,23 @@
+"""The learning rate at each step."""
+
+from __future__ import annotations
+
+import math
+
+from kdstudio.catalogue.training import OptimizerTable
+
+
+def learning_rate(step: int, total: int, table: OptimizerTable) -> float:
+    """The rate at `step` (from 0) of `total`: a linear warm-up from rate / w, then cosine, linear or constant.
+
+    Cosine after Loshchilov & Hutter 2016, https://arxiv.org/abs/1608.03983, equation 5, without restarts. The last step
+    has `final_fraction` of the peak; a warm-up longer than the run is cut to it.
+    """
+    warmup = min(table.warmup_steps, total)
+    if step < warmup:
+        return table.learning_rate * (step + 1) / warmup
+    if table.schedule == "constant":
+        return table.learning_rate
+    share = (step - warmup + 1) / max(1, total - warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * share)) if table.schedule == "cosine" else 1 - share
+    return table.learning_rate * (table.final_fraction + (1 - table.final_fraction) * fall)

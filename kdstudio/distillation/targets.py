@@ -1,0 +1,65 @@
+"""What the objectives read at each response token besides the student's logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdstudio.distillation.forward import head_logits
+from kdstudio.teachers.signals import SparseSignal
+
+
+@dataclass(frozen=True)
+class DenseTarget:
+    """The teacher's last hidden states [N, H] and its head [V, H]: V logits a token, formed only when read."""
+
+    hidden: Tensor
+    head: Tensor
+
+    def logits(self) -> Tensor:
+        """[N, V] in float32."""
+        with torch.no_grad():
+            return head_logits(self.hidden, self.head)
+
+    def __getitem__(self, rows: slice) -> DenseTarget:
+        return DenseTarget(self.hidden[rows], self.head)
+
+
+@dataclass(frozen=True)
+class SparseTarget:
+    """A stored top-k signal as tensors: `ids` [N, k] int64, `log_probs` [N, k], `tail_log_prob` [N]."""
+
+    ids: Tensor
+    log_probs: Tensor
+    tail_log_prob: Tensor
+
+    def __getitem__(self, rows: slice) -> SparseTarget:
+        return SparseTarget(self.ids[rows], self.log_probs[rows], self.tail_log_prob[rows])
+
+
+def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:
+    """A signal from the vault on the student's device. The store is only ever read: its memory is copied."""
+    return SparseTarget(
+        torch.from_numpy(signal.ids.astype("int64")).to(device),
+        torch.from_numpy(signal.log_probs.astype("float32")).to(device),
+        torch.from_numpy(signal.tail_log_prob.astype("float32")).to(device),
+    )
+
+
+TeacherTarget = DenseTarget | SparseTarget
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The signals of N response tokens: `labels` [N] int64, and the teacher's where a teacher takes part."""
+
+    labels: Tensor
+    teacher: TeacherTarget | None = None
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def __getitem__(self, rows: slice) -> Targets:
+        return Targets(self.labels[rows], None if self.teacher is None else self.teacher[rows])

@@ -1,0 +1,165 @@
+"""Where the teacher's signal comes from during training: the vault, or the teacher's own network beside the student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import psutil
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from kdstudio.distillation.batches import Batch
+from kdstudio.distillation.forward import Embedded, head_weight, response_hidden
+from kdstudio.distillation.reporter import Reporter
+from kdstudio.distillation.rows import TrainingRows
+from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target
+from kdstudio.errors import KnownError, Stopped
+from kdstudio.models.gguf_header import read_header
+from kdstudio.models.shape import parameter_count, shape_of_folder
+from kdstudio.teachers.signals import SparseSignal, concatenate
+from kdstudio.teachers.vault import Vault
+
+CACHE_BYTES = 1 << 30
+"""Hidden states of rows that come again are kept up to this size; beyond it the teacher runs along."""
+
+Precision = Callable[[], AbstractContextManager[object]]
+
+
+class SignalSource(Protocol):
+    """Gives the teacher's view of the response tokens of a batch."""
+
+    kind: Literal["dense", "stored"]
+
+    def target(self, batch: Batch) -> TeacherTarget:
+        """The signal of the batch's N tokens, on the batch's device."""
+        ...
+
+
+class StoredSignals:
+    """Top-k signals from the project's vault. Raises `KnownError` at once if any row of `rows` has none."""
+
+    kind: Literal["dense", "stored"] = "stored"
+
+    def __init__(self, vault: Vault, rows: TrainingRows, fingerprint: str, top_k: int) -> None:
+        self._vault = vault
+        self._keys = [
+            vault.key(fingerprint, top_k, example.prompt_ids.tolist(), example.response_ids.tolist())
+            for example in rows.examples
+        ]
+        missing = [
+            example.response_id for example, key in zip(rows.examples, self._keys, strict=True) if not vault.has(key)
+        ]
+        if missing:
+            named = ", ".join(str(number) for number in missing[:10]) + (", ..." if len(missing) > 10 else "")
+            raise KnownError(
+                "Teacher signals are missing",
+                f"{len(missing)} of {len(self._keys)} responses have none of this teacher with top-k {top_k}: {named}.",
+                'Store them first: kdstudio signals PROJECT --teacher NAME, or choose teacher.signals = "dense".',
+            )
+
+    def target(self, batch: Batch) -> SparseTarget:
+        """Read from the memory-mapped vault; only these rows' bytes are touched."""
+        return sparse_target(concatenate([self._signal(row) for row in batch.rows]), batch.labels.device)
+
+    def _signal(self, row: int) -> SparseSignal:
+        signal = self._vault.get(self._keys[row])
+        if signal is None:
+            raise KnownError(
+                "A teacher signal has gone", "The vault lost a row while it was read.", "Run kdstudio signals again."
+            )
+        return signal
+
+
+class DenseTeacher:
+    """The teacher's network. Its last hidden states are kept, never V numbers a token: the head is applied when read.
+
+    Rows announced to `remember` are run once, in fixed groups, so that an interrupted run that starts over meets the
+    same bits. When every row is remembered, `forget_body` gives the network's memory back.
+    """
+
+    kind: Literal["dense", "stored"] = "dense"
+
+    def __init__(
+        self, network: PreTrainedModel, rows: TrainingRows, device: torch.device, precision: Precision
+    ) -> None:
+        self._network: PreTrainedModel | None = network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
+        self._head = head_weight(network).detach()
+        self._rows = rows
+        self._prefix = rows.prefix.to(device)
+        self._device = device
+        self._precision = precision
+        self._hidden: dict[int, Tensor] = {}
+
+    def cache_bytes(self, rows: Sequence[int]) -> int:
+        """What remembering `rows` takes."""
+        return self._rows.response_tokens(rows) * self._head.shape[1] * 4
+
+    def remember(self, rows: Sequence[int], *, going_on: Callable[[int, int], bool]) -> None:
+        """Run `rows` now and keep their hidden states; `going_on(done, total)` hears of each group, and may stop it."""
+        done = 0
+        for group in self._rows.groups(rows):
+            batch = self._rows.batch(group, self._device)
+            hidden = self._run(batch)
+            parts = torch.split(hidden, [len(self._rows.examples[row].response_ids) for row in group])
+            self._hidden.update({row: part.clone() for row, part in zip(group, parts, strict=True)})
+            done += len(group)
+            if not going_on(done, len(rows)):
+                raise Stopped("The teacher was still reading the rows.")
+
+    def forget_body(self) -> None:
+        """Free everything but the head; from now on only remembered rows can be read."""
+        self._network = None
+
+    def target(self, batch: Batch) -> DenseTarget:
+        """Remembered, or run now."""
+        if all(row in self._hidden for row in batch.rows):
+            return DenseTarget(torch.cat([self._hidden[row] for row in batch.rows]), self._head)
+        return DenseTarget(self._run(batch), self._head)
+
+    def _run(self, batch: Batch) -> Tensor:
+        if self._network is None:
+            raise KeyError("the teacher's body was freed, but a row is asked for that it never read")
+        with torch.no_grad(), self._precision():
+            return response_hidden(self._network, batch, Embedded(self._network, batch, self._prefix)).float()
+
+
+def local_teacher(described: Mapping[str, Any]) -> Path | None:
+    """The file or folder of a teacher whose weights are on this machine; None for any other."""
+    if described.get("kind") not in ("gguf", "huggingface") or not described.get("path"):
+        return None
+    return Path(str(described["path"])).expanduser()
+
+
+def fits_in_memory(teacher: Path) -> bool:
+    """Whether the whole network in float32 takes at most half of the memory that is free."""
+    parameters = parameter_count(shape_of_folder(teacher)) if teacher.is_dir() else read_header(teacher).parameters
+    return parameters * 4 <= psutil.virtual_memory().available / 2
+
+
+def remember_rows(job: Reporter, teacher: DenseTeacher, rows: TrainingRows, *, training: bool, again: bool) -> None:
+    """Run at once what will be read more than once and fits: held-out rows, and training rows that come `again`.
+
+    What is left runs beside the student, in the batches of the plan; otherwise the network is freed.
+    """
+    wanted = [*rows.held_out, *(rows.training if training and again else ())]
+    if teacher.cache_bytes(wanted) > CACHE_BYTES:
+        wanted = list(rows.held_out)
+    if teacher.cache_bytes(wanted) > CACHE_BYTES:
+        return
+
+    def going_on(done: int, total: int) -> bool:
+        job.progress(done, total, unit="rows", stage="teacher")
+        return job.continues()
+
+    teacher.remember(wanted, going_on=going_on)
+    if not training or len(wanted) == len(rows.examples):
+        teacher.forget_body()
+
+
+def open_vault(project_folder: Path) -> Vault:
+    """The project's vault."""
+    return Vault(project_folder / "vault")
