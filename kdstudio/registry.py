@@ -6,8 +6,8 @@ command line flag, the docs row and the contract test are all made from that des
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import annotated_types
@@ -36,7 +36,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One field of a parameter model, as a form or a flag needs it (`kind`: int, float, bool, str, choice, other)."""
+    """One field of a parameter model, as a form or a flag needs it (`kind`: int, float, bool, str, choice, other).
+
+    `words` say each choice in a person's words, `zero` what 0 means where it is no number but "all" or "by itself".
+    """
 
     name: str
     kind: str
@@ -45,6 +48,8 @@ class Parameter:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    zero: str = ""
 
 
 EntryT = TypeVar("EntryT", bound=Entry)
@@ -82,12 +87,12 @@ class Registry(Generic[EntryT]):
 
 def parameters_of(model: type[BaseModel]) -> list[Parameter]:
     """The fields of a parameter model in order, with range, default and help."""
-    return [_parameter(name, field) for name, field in model.model_fields.items()]
+    return [_parameter(name, info) for name, info in model.model_fields.items()]
 
 
-def _parameter(name: str, field: FieldInfo) -> Parameter:
+def _parameter(name: str, info: FieldInfo) -> Parameter:
     minimum, maximum = None, None
-    for bound in field.metadata:
+    for bound in info.metadata:
         if isinstance(bound, annotated_types.Ge):
             minimum = float(bound.ge)  # type: ignore[arg-type]
         elif isinstance(bound, annotated_types.Gt):
@@ -96,9 +101,12 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
             maximum = float(bound.le)  # type: ignore[arg-type]
         elif isinstance(bound, annotated_types.Lt):
             maximum = float(bound.lt)  # type: ignore[arg-type]
-    kind, choices = _kind(field.annotation)
-    default = None if field.is_required() else field.get_default(call_default_factory=True)
-    return Parameter(name, kind, default, field.description or "", minimum, maximum, choices)
+    kind, choices = _kind(info.annotation)
+    default = None if info.is_required() else info.get_default(call_default_factory=True)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    words = {str(key): str(value) for key, value in extra.items() if key != "zero"}
+    zero = str(extra.get("zero", ""))
+    return Parameter(name, kind, default, info.description or "", minimum, maximum, choices, words, zero)
 
 
 def _kind(annotation: Any) -> tuple[str, tuple[str, ...]]:

@@ -17,14 +17,33 @@ class StudentTable(Params):
     source: Literal["teacher", "folder", "fresh"] = Field(
         "teacher",
         description="teacher: cut from the teacher's GGUF; folder: a local Hugging Face folder; fresh: random weights.",
+        json_schema_extra={
+            "teacher": "Cut from the teacher",
+            "folder": "A Hugging Face folder",
+            "fresh": "Fresh, random weights",
+        },
     )
     path: str = Field("", description="The GGUF file or folder; empty takes the recipe's teacher.")
     layers: tuple[int, ...] = Field((), description="Layers to keep, by index; empty spreads `layer_count` evenly.")
     layer_count: int = Field(
-        0, ge=0, le=512, description="How many layers to keep (teacher) or build (fresh); 0 keeps all."
+        0,
+        ge=0,
+        le=512,
+        description="How many layers to keep (teacher) or build (fresh); 0 keeps all.",
+        json_schema_extra={"zero": "all"},
     )
-    hidden_size: int = Field(0, ge=0, le=16384, description="Width of a fresh student; 0 takes the teacher's.")
-    adapter: Literal["full", "lora"] = Field("full", description="Train all weights, or low-rank adapters (LoRA).")
+    hidden_size: int = Field(
+        0,
+        ge=0,
+        le=16384,
+        description="Width of a fresh student; 0 takes the teacher's.",
+        json_schema_extra={"zero": "as the teacher"},
+    )
+    adapter: Literal["full", "lora"] = Field(
+        "full",
+        description="Train all weights, or low-rank adapters (LoRA).",
+        json_schema_extra={"full": "All weights", "lora": "Low-rank adapters (LoRA)"},
+    )
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the LoRA matrices.")
     lora_alpha: float = Field(32.0, gt=0, le=1024, description="LoRA scale; the update is multiplied by alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the LoRA matrices.")
@@ -36,7 +55,9 @@ class DataTable(Params):
     status: Literal["accepted", "any"] = Field("accepted", description="Rows that take part.")
     held_out_tag: str = Field("", description="Prompts with this tag are held out; empty draws `held_out` at random.")
     held_out: float = Field(0.1, ge=0, le=0.5, description="Share of the prompts held out, drawn by the run's seed.")
-    limit: int = Field(0, ge=0, description="Use at most this many training rows; 0 uses all.")
+    limit: int = Field(
+        0, ge=0, description="Use at most this many training rows; 0 uses all.", json_schema_extra={"zero": "all"}
+    )
     maximum_tokens: int = Field(1024, ge=8, le=131072, description="Longer conversations are left out and listed.")
 
 
@@ -45,7 +66,9 @@ class TeacherTable(Params):
 
     name: str = Field("", description="A teacher of the project; empty when only reference text is needed.")
     signals: Literal["dense", "stored"] = Field(
-        "stored", description="stored: top-k with tail from the vault; dense: the teacher runs beside the student."
+        "stored",
+        description="stored: top-k with tail from the vault; dense: the teacher runs beside the student.",
+        json_schema_extra={"stored": "Stored: top-k with tail", "dense": "Dense: the teacher beside it"},
     )
     top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
 
@@ -83,7 +106,9 @@ class OptimizerTable(Params):
 class RunTable(Params):
     """How long, how fast and how carefully."""
 
-    steps: int = Field(0, ge=0, description="Optimiser steps; 0 takes `epochs`.")
+    steps: int = Field(
+        0, ge=0, description="Optimiser steps; 0 takes `epochs`.", json_schema_extra={"zero": "by epochs"}
+    )
     epochs: float = Field(3.0, gt=0, le=1000, description="Passes over the training rows when `steps` is 0.")
     rows_per_batch: int = Field(8, ge=1, le=4096, description="Rows in one forward pass.")
     accumulation: int = Field(1, ge=1, le=1024, description="Forward passes for each optimiser step.")

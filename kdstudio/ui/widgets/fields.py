@@ -51,6 +51,8 @@ class WholeNumber(QSpinBox):
         low = 0 if parameter.minimum is None else int(parameter.minimum)
         high = _INT_LIMIT if parameter.maximum is None else min(int(parameter.maximum), _INT_LIMIT)
         self.setRange(low, high)
+        if parameter.zero and low == 0:
+            self.setSpecialValueText(parameter.zero)
         self.lineEdit().setTextMargins(_MARGIN, 0, 0, 0)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setStepType(QSpinBox.StepType.AdaptiveDecimalStepType if high > 100 else QSpinBox.StepType.DefaultStepType)
@@ -230,7 +232,7 @@ def make_field(parameter: Parameter, words: str = "") -> QWidget:
     elif parameter.kind == "bool":
         made = Switch(words)
     elif parameter.kind == "choice":
-        made = Choice(parameter.choices)
+        made = Choice(parameter.choices, dict(parameter.words))
     elif parameter.kind == "str":
         made = Text()
     else:
