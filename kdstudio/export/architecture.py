@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdstudio.errors import BadInput
-from kdstudio.export.tokenizer import Metadata, real, text, unsigned
+from kdstudio.export.metadata import Metadata, real, text, unsigned
 from kdstudio.models.architectures import ARCHITECTURES
 
 _REORDERED = ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")

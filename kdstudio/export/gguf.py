@@ -18,7 +18,8 @@ import numpy as np
 from kdstudio import files
 from kdstudio.errors import BadInput
 from kdstudio.export import architecture, weights
-from kdstudio.export.tokenizer import Metadata, Value, text, tokenizer_metadata, unsigned
+from kdstudio.export.metadata import Kind, Metadata, array, text, unsigned
+from kdstudio.export.tokenizer import tokenizer_metadata
 from kdstudio.export.weights import FloatType, StoredTensor
 
 _FILE_TYPES: dict[FloatType, gguf.LlamaFileType] = {
@@ -171,9 +172,7 @@ def _general(identity: Identity, file_type: FloatType, parameters: int) -> Metad
         "general.quantization_version": unsigned(gguf.GGML_QUANT_VERSION),
     }
     if identity.languages:
-        found["general.languages"] = Value(
-            list(identity.languages), gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
-        )
+        found["general.languages"] = array(list(identity.languages), Kind.STRING)
     if identity.base:
         found["general.base_model.count"] = unsigned(len(identity.base))
     for number, (name, organization, repository) in enumerate(identity.base):

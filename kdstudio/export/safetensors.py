@@ -15,8 +15,8 @@ import gguf
 
 from kdstudio import files
 from kdstudio.export.gguf import read_config
+from kdstudio.export.metadata import Metadata, read_metadata
 from kdstudio.export.pretokenizers import pretokenizer_steps
-from kdstudio.export.tokenizer import Metadata, read_metadata
 from kdstudio.export.weights import read_weights, weight_files
 
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
@@ -68,6 +68,8 @@ def tokenizer_json(metadata: Metadata, rows: int) -> dict[str, Any] | None:
     if value.get("model") != "gpt2" or steps is None:
         return None
     tokens: list[str] = value["tokens"][:rows]
+    if not all(isinstance(token, str) for token in (*tokens, *value.get("merges", []))):
+        return None
     types = [gguf.TokenType(number) for number in value.get("token_type", [])] or [gguf.TokenType.NORMAL] * len(tokens)
     added = [
         _added(number, token, special=kind == gguf.TokenType.CONTROL)

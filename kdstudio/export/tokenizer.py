@@ -7,70 +7,19 @@ those the student was trained with, so nothing is guessed: what cannot be carrie
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gguf
 
 from kdstudio.errors import BadInput
+from kdstudio.export.metadata import Kind, Metadata, array, boolean, read_metadata, text, unsigned
 from kdstudio.export.pretokenizers import pretokenizer_name
 
 MAXIMUM_JSON_BYTES = 256 << 20
 MAXIMUM_TOKENS = 1 << 22
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
 _PREFIX = "tokenizer."
-
-
-@dataclass(frozen=True)
-class Value:
-    """One metadata value with its GGUF type (`item`: the type of an array's elements)."""
-
-    value: Any
-    type: gguf.GGUFValueType
-    item: gguf.GGUFValueType | None = None
-
-
-Metadata = dict[str, Value]
-_STRING, _ARRAY = gguf.GGUFValueType.STRING, gguf.GGUFValueType.ARRAY
-
-
-def text(value: str) -> Value:
-    """A string value."""
-    return Value(value, _STRING)
-
-
-def unsigned(value: int) -> Value:
-    """A uint32 value."""
-    return Value(int(value), gguf.GGUFValueType.UINT32)
-
-
-def real(value: float) -> Value:
-    """A float32 value."""
-    return Value(float(value), gguf.GGUFValueType.FLOAT32)
-
-
-def boolean(value: bool) -> Value:
-    """A bool value."""
-    return Value(bool(value), gguf.GGUFValueType.BOOL)
-
-
-def array(values: list[Any], item: gguf.GGUFValueType) -> Value:
-    """An array of `item`s."""
-    return Value(values, _ARRAY, item)
-
-
-def read_metadata(path: Path, prefix: str = "") -> Metadata:
-    """Every metadata value of a GGUF file whose key begins with `prefix`, with its exact type.
-
-    The file must have passed `models.gguf_header.read_header` first: the package's reader trusts what it reads.
-    """
-    fields = gguf.GGUFReader(path).fields
-    found: Metadata = {}
-    for key, field in fields.items():
-        if key.startswith(prefix) and not key.startswith("GGUF."):
-            found[key] = Value(field.contents(), field.types[0], field.types[-1] if field.types[0] == _ARRAY else None)
-    return found
 
 
 def tokenizer_metadata(folder: Path, embedding_rows: int) -> Metadata:
@@ -185,9 +134,9 @@ def from_json(folder: Path) -> Metadata:
     found: Metadata = {
         f"{_PREFIX}ggml.model": text("gpt2"),
         f"{_PREFIX}ggml.pre": text(pretokenizer_name(tokenizer) or ""),
-        f"{_PREFIX}ggml.tokens": array(tokens, _STRING),
-        f"{_PREFIX}ggml.token_type": array(types, gguf.GGUFValueType.INT32),
-        f"{_PREFIX}ggml.merges": array(merges, _STRING),
+        f"{_PREFIX}ggml.tokens": array(tokens, Kind.STRING),
+        f"{_PREFIX}ggml.token_type": array(types, Kind.INT32),
+        f"{_PREFIX}ggml.merges": array(merges, Kind.STRING),
     }
     ids = {token: number for number, token in enumerate(tokens)}
     _add_special(found, ids, folder, tokenizer, config)
