@@ -95,9 +95,18 @@ def _walk(project: Project, gguf: Path, teacher_parameters: int, *, as_json: boo
     return _result(project, exported, trained, evaluated, spec, teacher_parameters)
 
 
-def _job(project: Project, kind: str, parameters: dict[str, Any], title: str, as_json: bool) -> dict[str, Any]:
+_TITLES = {
+    "elicit": f"Answer by {TEACHER_NAME}",
+    "signals": f"Signals of {TEACHER_NAME}",
+    "train": "Story starter",
+    "export": "Export Story starter",
+    "evaluate": f"Story starter against {TEACHER_NAME}",
+}
+
+
+def _job(project: Project, kind: str, parameters: dict[str, Any], heading: str, as_json: bool) -> dict[str, Any]:
     began = time.monotonic()
-    result = run_job_in(project, kind, parameters, as_json=as_json, title=title)
+    result = run_job_in(project, kind, parameters, as_json=as_json, title=_TITLES[kind], heading=heading)
     say(f"  done in {duration(time.monotonic() - began)}\n")
     return result
 

@@ -82,8 +82,9 @@ def run_job_in(
     title: str,
     keys: dict[str, str] | None = None,
     detach: bool = False,
+    heading: str = "",
 ) -> dict[str, Any]:
-    """As `run_job`, in a project that is already open."""
+    """As `run_job`, in a project that is already open. `heading` is said in place of the title."""
     supervisor = Supervisor(project)
     run_id = supervisor.start(kind, parameters, title=title, secrets=keys, attached=not detach)
     if detach:
@@ -93,7 +94,7 @@ def run_job_in(
             text=f"Run {run_id} goes on by itself; see: kdstudio jobs {project.folder}",
         )
         return {"run": run_id}
-    say(f"{title} (run {run_id})")
+    say(f"{heading or title} (run {run_id})")
     return {"run": run_id, **follow(supervisor, project, run_id, as_json=as_json)}
 
 

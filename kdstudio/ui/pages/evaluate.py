@@ -52,7 +52,7 @@ class EvaluatePage(Page):
         self.progress.setTextVisible(False)
         self.plot = LivePlot("evaluate_plot", "How the gap closed while it was trained")
         self.plot.add_line("gap", "held-out divergence", colour=1, points=True)
-        self.samples = SampleList("evaluate_samples", "Answers to held-out prompts")
+        self.samples = SampleList("evaluate_samples", "Answers to held-out prompts", steps=False)
         self.empty = EmptyState("scale", "", "", lambda: session.go(self._where), name="evaluate_empty")
         self._where = "home"
         self._build()

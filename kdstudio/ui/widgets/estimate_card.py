@@ -63,11 +63,11 @@ class EstimateCard(Card):
 
     def show_estimate(self, estimate: RunEstimate) -> None:
         """Show all parts."""
-        share = ""
+        rows: list[tuple[str, str, str]] = [("Student", short_number(estimate.student_parameters), "body")]
         if estimate.teacher_parameters:
-            share = f" · {estimate.student_parameters / estimate.teacher_parameters:.0%} of teacher"
-        rows: list[tuple[str, str, str]] = [
-            ("Student", f"{short_number(estimate.student_parameters)}{share}", "body"),
+            share = estimate.student_parameters / estimate.teacher_parameters
+            rows.append(("   of the teacher's", f"{short_number(estimate.teacher_parameters)}: {share:.0%}", "small"))
+        rows += [
             ("Trained weights", short_number(estimate.trained_parameters), "body"),
             ("Rows", f"{number(estimate.rows)} + {number(estimate.held_out)} held out", "body"),
             ("Steps", number(estimate.steps), "body"),

@@ -12,8 +12,10 @@ from kdstudio.ui.widgets.labels import label
 class SampleList(Card):
     """A card with one row a prompt: prompt, student, teacher."""
 
-    def __init__(self, name: str, heading: str, parent: QWidget | None = None) -> None:
+    def __init__(self, name: str, heading: str, *, steps: bool = True, parent: QWidget | None = None) -> None:
+        """`steps`: whether the heading says at which step the answers were written."""
         super().__init__(heading, name=name, margin=12, parent=parent)
+        self._steps = steps
         self._name = name
         self._newest: dict[str, Sample] = {}
         self._inner = QWidget()
@@ -74,7 +76,7 @@ class SampleList(Card):
 
     def _say_step(self, step: int) -> None:
         base = self.heading.text().split(" · ")[0]
-        self.heading.setText(f"{base} · step {step}" if step else base)
+        self.heading.setText(f"{base} · step {step}" if step and self._steps else base)
 
 
 def _shown(text: str) -> str:

@@ -5,9 +5,10 @@ What the forms say is a `TrainingRecipe`, nothing else: it can be saved, shown a
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
@@ -16,12 +17,17 @@ from kdstudio.catalogue.training import DataTable, OptimizerTable, RunTable, Stu
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.recipe import RecipeHeader, TrainingRecipe, validate_recipe
 from kdstudio.ui.forms import Form
+from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.objective_list import ObjectiveList
 from kdstudio.ui.widgets.path_picker import PathPicker
 
+if TYPE_CHECKING:
+    from kdstudio.project import Project
+
+HELD_OUT_TAG = "held_out"
 _NO_SIGNALS = "Needs the teacher's log-probs of given text, which {name} does not offer. A local GGUF teacher does."
 _STUDENT_FIELDS = ("layer_count", "layers", "hidden_size", "adapter", "lora_rank", "lora_alpha", "lora_dropout")
 _SHOWN = {"teacher": ("layer_count", "layers"), "folder": (), "fresh": ("layer_count", "hidden_size")}
@@ -109,6 +115,7 @@ class TrainSetup(QWidget):
         self.objectives.changed.connect(self._edited)
         self.folder.changed.connect(self._edited)
         self.teacher.currentIndexChanged.connect(self._edited)
+        self.teacher.currentIndexChanged.connect(self._suggest)
         self.session.teachers_changed.connect(self.refresh_teachers)
         self.session.project_changed.connect(self.refresh_teachers)
 
@@ -124,6 +131,20 @@ class TrainSetup(QWidget):
             self.teacher.setCurrentText(chosen)
         self.teacher.blockSignals(False)
         self._edited()
+        self._suggest()
+
+    def _suggest(self) -> None:
+        """Fill in what a newcomer would want: half of the teacher's layers, and the tag that marks held-out rows."""
+        task = background(_suggestions, self.session.project, self.teacher_spec(), owner=self)
+        task.done.connect(self._suggested)
+
+    def _suggested(self, found: tuple[int, bool]) -> None:
+        layers, tagged = found
+        student, data = self.student.values(), self.data.values()
+        if layers and not student["layer_count"] and not student["layers"]:
+            self.student.set_values({**student, "layer_count": layers})
+        if tagged and not data["held_out_tag"]:
+            self.data.set_values({**data, "held_out_tag": HELD_OUT_TAG})
 
     def teacher_spec(self) -> TeacherSpec | None:
         """The chosen teacher."""
@@ -196,6 +217,25 @@ class TrainSetup(QWidget):
             "teacher": asdict(spec) if spec is not None else {},
         }
         return recipe.recipe.title, parameters, (spec.key_name,) if spec is not None and spec.key_name else ()
+
+
+def _suggestions(project: Project | None, spec: TeacherSpec | None) -> tuple[int, bool]:
+    """Half of the teacher's layers (0 if unknown), and whether prompts carry the held-out tag. For a background task."""
+    from kdstudio.errors import BadInput
+    from kdstudio.models.gguf_header import read_header
+    from kdstudio.project.table import RowTable
+
+    layers = 0
+    if spec is not None and spec.kind == "gguf":
+        with contextlib.suppress(BadInput):
+            layers = read_header(Path(spec.path)).layers // 2
+    if project is None:
+        return layers, False
+    table = RowTable(project.folder)
+    try:
+        return layers, HELD_OUT_TAG in table.tags()
+    finally:
+        table.close()
 
 
 def _title_form() -> Form:
