@@ -51,7 +51,7 @@ def test_the_teacher_says_so_and_keeps_the_originals_fingerprint() -> None:
     assert answers(without, [ask("a", "hello")])["a"].text
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "Q4_0"])
+@pytest.mark.parametrize("dtype", ["F32", "F16", "Q4_0", "Q8_0"])
 def test_fast_formats_run_as_they_are(dtype: str) -> None:
     path = tiny_model(dtype=dtype, layers=2)
     assert fast_copy(path, read_header(path)) is None
