@@ -23,7 +23,7 @@ from kdstudio.ui.theme import theme
 # A background thread that computes gives the interpreter's lock back after this long. At Python's own 5 ms each of the
 # hundred calls that painting a table takes may wait so long, which freezes the window; measured: 700 ms against 70.
 _SWITCH_SECONDS = 0.0005
-DESKTOP_ID = "org.kdstudio.KDStudio"
+DESKTOP_ID = "io.github.kdstudio.KDStudio"
 
 
 def make_application(arguments: list[str]) -> QApplication:

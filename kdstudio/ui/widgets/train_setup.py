@@ -220,7 +220,7 @@ class TrainSetup(QWidget):
 
 
 def _suggestions(project: Project | None, spec: TeacherSpec | None) -> tuple[int, bool]:
-    """Half of the teacher's layers (0 if unknown), and whether prompts carry the held-out tag. For a background task."""
+    """Half of the teacher's layers (0 if unknown), and whether prompts carry the held-out tag. For the background."""
     from kdstudio.errors import BadInput
     from kdstudio.models.gguf_header import read_header
     from kdstudio.project.table import RowTable
