@@ -144,6 +144,10 @@ def _dress_fragments(cursor: QTextCursor, ground: QBrush) -> None:
 
 
 def _dress_table(table: QTextTable) -> None:
+    first = table.cellAt(0, 0)
+    cursor = first.firstCursorPosition()
+    if not cursor.block().text() and cursor.block() != first.lastCursorPosition().block():
+        cursor.deleteChar()  # Qt leaves an empty line in the first cell of a table after a code block
     shape = table.format()
     shape.setBorder(1)
     shape.setBorderBrush(QBrush(QColor(theme().tokens.border)))

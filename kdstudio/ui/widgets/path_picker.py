@@ -13,7 +13,10 @@ from kdstudio.ui.widgets.buttons import button
 
 
 class PathPicker(QWidget):
-    """A line edit and a Browse button. `changed(text)` follows typing, browsing and dropping."""
+    """A line edit and a Browse button; `kind` "save" names a file to write.
+
+    `changed(text)` follows typing, browsing and dropping.
+    """
 
     changed = Signal(str)
 
@@ -22,7 +25,7 @@ class PathPicker(QWidget):
         name: str,
         caption: str,
         *,
-        kind: Literal["file", "folder"] = "file",
+        kind: Literal["file", "folder", "save"] = "file",
         pattern: str = "All files (*)",
         placeholder: str = "",
         parent: QWidget | None = None,
@@ -56,6 +59,8 @@ class PathPicker(QWidget):
         start = str(self.path() or Path.home())
         if self._kind == "folder":
             chosen = QFileDialog.getExistingDirectory(self, self._caption, start)
+        elif self._kind == "save":
+            chosen, _ = QFileDialog.getSaveFileName(self, self._caption, start, self._pattern)
         else:
             chosen, _ = QFileDialog.getOpenFileName(self, self._caption, start, self._pattern)
         if chosen:
