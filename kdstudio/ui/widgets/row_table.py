@@ -13,12 +13,14 @@ from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidge
 
 from kdstudio.project.table import Sort
 from kdstudio.ui.theme import theme
-from kdstudio.ui.widgets.row_table_delegate import CellDelegate
+from kdstudio.ui.widgets.row_table_delegate import MARGIN, CellDelegate
 from kdstudio.ui.widgets.row_table_model import RowTableModel
 from kdstudio.ui.widgets.row_table_reader import Snapshot, Standing
+from kdstudio.ui.widgets.wording import number
 
 ROW_HEIGHT = 30
-MINIMUM_TEXT = 150
+MINIMUM_TEXT = 128
+COMFORTABLE_TEXT = 160
 KEPT_CHOICE = 5000
 """A choice of at most so many single rows survives a refresh that moves rows."""
 
@@ -38,12 +40,11 @@ class RowTableView(QTableView):
         self.setObjectName("data_table")
         self.setAccessibleName("Rows")
         self.rows = RowTableModel(self)
-        self._sorted: tuple[str, bool] = ("id", False)
         self._widths_are_ours = True
         self.setModel(self.rows)
         self.setItemDelegate(CellDelegate(self.rows, full_text, self))
         self._dress()
-        self.rows.modelReset.connect(self._reset)
+        self.rows.modelReset.connect(self._lay_out)
         self.selectionModel().selectionChanged.connect(lambda _new, _old: self.chosen_changed.emit())
         self.selectionModel().currentChanged.connect(lambda _new, _old: self.chosen_changed.emit())
         self.customContextMenuRequested.connect(lambda at: self.menu_wanted.emit(self.viewport().mapToGlobal(at)))
@@ -72,8 +73,6 @@ class RowTableView(QTableView):
         across.setSectionsClickable(True)
         across.setHighlightSections(False)
         across.setMinimumSectionSize(44)
-        across.setSortIndicatorShown(True)
-        across.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
         # Qt would choose the whole column at a press, and look at every chosen row to paint the heading: with a million
         # chosen rows that takes minutes. The headings get a selection of their own, which stays empty.
         across.sectionPressed.disconnect()
@@ -83,31 +82,17 @@ class RowTableView(QTableView):
         across.sectionResized.connect(self._resized)
 
     # -------------------------------------------------------------------------------------------------- columns
-    def _reset(self) -> None:
-        fields = [column.sort for column in self.rows.columns]
-        if self._sorted[0] in fields:
-            self._show_sort()
-        self._lay_out()
-
     def show_sort(self, sort: str, *, descending: bool) -> None:
         """Point the arrow at the column that the rows are sorted by."""
-        self._sorted = (sort, descending)
-        self._show_sort()
-
-    def _show_sort(self) -> None:
-        sort, descending = self._sorted
-        place = next((place for place, column in enumerate(self.rows.columns) if column.sort == sort), -1)
-        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
-        self.horizontalHeader().setSortIndicator(place, order)
+        self.rows.sorted = (sort, descending)
+        self.rows.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, len(self.rows.columns) - 1)
 
     def _sort_by(self, section: int) -> None:
         sort: Sort | None = self.rows.columns[section].sort
-        if sort is None:
-            self._show_sort()  # Qt moved the arrow already
-            return
-        descending = not self._sorted[1] if sort == self._sorted[0] else False
-        self.show_sort(sort, descending=descending)
-        self.sort_wanted.emit(sort, descending)
+        if sort is not None:
+            descending = not self.rows.sorted[1] if sort == self.rows.sorted[0] else False
+            self.show_sort(sort, descending=descending)
+            self.sort_wanted.emit(sort, descending)
 
     def _resized(self, _section: int, old: int, new: int) -> None:
         if self._widths_are_ours and old and new and self.horizontalHeader().underMouse() and not self._laying_out:
@@ -121,20 +106,25 @@ class RowTableView(QTableView):
             return
         self._laying_out = True
         columns = list(enumerate(self.rows.columns))
-        room = self.viewport().width()
+        widths = {place: column.width for place, column in columns if not column.text}
+        widths[0] = max(widths[0], self.fontMetrics().horizontalAdvance(number(max(self._last_id(), 999))) + 2 * MARGIN)
         texts = [column for _, column in columns if column.text]
-        dropped: set[int] = set()
+        room = self.viewport().width()
         for place in reversed([place for place, column in columns if column.droppable]):
-            fixed = sum(one.width for at, one in columns if not one.text and at not in dropped)
-            if room - fixed < MINIMUM_TEXT * len(texts):
-                dropped.add(place)
-        fixed = sum(column.width for place, column in columns if not column.text and place not in dropped)
-        rest, shares = max(room - fixed, 0), sum(column.width for column in texts)
+            if room - sum(widths.values()) < COMFORTABLE_TEXT * len(texts):
+                del widths[place]
+        rest, shares = max(room - sum(widths.values()), 0), sum(column.width for column in texts)
         for place, column in columns:
-            self.setColumnHidden(place, place in dropped)
-            wide = max(rest * column.width // shares, MINIMUM_TEXT) if column.text else column.width
-            self.setColumnWidth(place, wide)
+            if column.text:
+                self.setColumnWidth(place, max(rest * column.width // shares, MINIMUM_TEXT))
+            else:
+                self.setColumnHidden(place, place not in widths)
+                self.setColumnWidth(place, widths.get(place, column.width))
         self._laying_out = False
+
+    def _last_id(self) -> int:
+        ids = self.rows.ids
+        return max(ids[0], ids[-1], ids[len(ids) // 2]) if len(ids) else 0
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Give the texts what is left."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtCore import QAbstractItemModel, QEvent, QModelIndex, QObject, QPersistentModelIndex, QRect, QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QPainter
-from PySide6.QtWidgets import QPlainTextEdit, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+from PySide6.QtWidgets import QAbstractItemView, QPlainTextEdit, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from kdstudio.ui.theme import mix, theme
 from kdstudio.ui.widgets.pill import paint_pill
@@ -20,9 +20,9 @@ Index = QModelIndex | QPersistentModelIndex
 class CellDelegate(QStyledItemDelegate):
     """One delegate for all columns. `full_text(row id)` gives the whole text when a cell is edited."""
 
-    def __init__(self, model: RowTableModel, full_text: Callable[[int], str | None], parent: QObject) -> None:
-        super().__init__(parent)
-        self._model = model
+    def __init__(self, model: RowTableModel, full_text: Callable[[int], str | None], view: QAbstractItemView) -> None:
+        super().__init__(view)
+        self._model, self._view = model, view
         self._full_text = full_text
 
     # ------------------------------------------------------------------------------------------------- painting
@@ -49,8 +49,9 @@ class CellDelegate(QStyledItemDelegate):
             fitting = metrics.elidedText(text, Qt.TextElideMode.ElideRight, inner.width())
             side = Qt.AlignmentFlag.AlignRight if shown.right else Qt.AlignmentFlag.AlignLeft
             painter.drawText(inner, int(side | Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine), fitting)
-        if option.state & option.state.State_HasFocus:
-            self._paint_focus(painter, area, column)
+        if column == 0 and place == self._view.currentIndex().row():
+            # The current row wears a line at its left, so that it is seen in a selection of many.
+            painter.fillRect(QRect(area.left(), area.top(), 3, area.height()), theme().colour("accent"))
 
     @staticmethod
     def _paint_placeholder(painter: QPainter, inner: QRect, seed: int) -> None:
@@ -59,11 +60,6 @@ class CellDelegate(QStyledItemDelegate):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(mix(theme().tokens.border, theme().tokens.surface, 0.7)))
         painter.drawRoundedRect(bar, 3, 3)
-
-    def _paint_focus(self, painter: QPainter, area: QRect, column: int) -> None:
-        """The current row wears a line at its left, so that it is seen in a selection of many."""
-        if column == 0:
-            painter.fillRect(QRect(area.left(), area.top(), 3, area.height()), theme().colour("accent"))
 
     # -------------------------------------------------------------------------------------------------- editing
     def createEditor(self, parent: QWidget, _option: QStyleOptionViewItem, _index: Index) -> QWidget:

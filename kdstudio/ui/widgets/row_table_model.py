@@ -38,16 +38,16 @@ class Column:
     droppable: bool = False
 
 
-_NUMBER = Column("id", "#", "id", 66, right=True)
+_NUMBER = Column("id", "#", "id", 52, right=True)
 _PROMPT = Column("prompt", "Prompt", "prompt", 45, text=True)
-_SOURCE = Column("source", "Source", "source", 130, droppable=True)
-_STATUS = Column("status", "Status", "status", 104)
+_SOURCE = Column("source", "Source", "source", 120, droppable=True)
+_STATUS = Column("status", "Status", "status", 100)
 COLUMNS: dict[Kind, tuple[Column, ...]] = {
     "prompt": (
         _NUMBER,
         Column("prompt", "Prompt", "prompt", 55, text=True, editable=True),
         Column("response", "First answer", None, 45, text=True),
-        Column("tags", "Tags", None, 110, droppable=True),
+        Column("tags", "Tags", None, 104, droppable=True),
         _SOURCE,
         _STATUS,
     ),
@@ -55,8 +55,8 @@ COLUMNS: dict[Kind, tuple[Column, ...]] = {
         _NUMBER,
         _PROMPT,
         Column("response", "Teacher answer", "response", 55, text=True, editable=True),
-        Column("tokens", "Tokens", "tokens", 76, right=True, droppable=True),
-        Column("teacher", "Teacher", "teacher", 140, droppable=True),
+        Column("tokens", "Tokens", "tokens", 72, right=True, droppable=True),
+        Column("teacher", "Teacher", "teacher", 124, droppable=True),
         _STATUS,
     ),
     "preference": (
@@ -79,6 +79,7 @@ class RowTableModel(QAbstractTableModel):
         self.kind: Kind = "response"
         self.ids: Sequence[int] = ()
         self.columns = COLUMNS[self.kind]
+        self.sorted: tuple[str, bool] = ("id", False)
         self._reader: RowReader | None = None
         self._number = 0
         self._pages: OrderedDict[int, list[TableRow]] = OrderedDict()
@@ -233,7 +234,9 @@ class RowTableModel(QAbstractTableModel):
         if orientation != Qt.Orientation.Horizontal or not 0 <= section < len(self.columns):
             return None
         if role == Qt.ItemDataRole.DisplayRole:
-            return self.columns[section].heading
+            sort, descending = self.sorted
+            mark = ("  ↓" if descending else "  ↑") if self.columns[section].sort == sort else ""
+            return self.columns[section].heading + mark
         if role == Qt.ItemDataRole.TextAlignmentRole:
             side = Qt.AlignmentFlag.AlignRight if self.columns[section].right else Qt.AlignmentFlag.AlignLeft
             return side | Qt.AlignmentFlag.AlignVCenter

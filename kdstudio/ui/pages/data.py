@@ -1,0 +1,396 @@
+"""Data: the rows of the project, a million of them if need be, and everything that is done to them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from PySide6.QtCore import QPoint, Qt, QTimer
+from PySide6.QtGui import QAction, QKeySequence, QShortcut
+from PySide6.QtWidgets import QDialog, QMenu, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+
+from kdstudio.errors import KnownError
+from kdstudio.project.content import KINDS, Kind, Status
+from kdstudio.project.table import RowQuery, Sort
+from kdstudio.ui.icons import set_icon
+from kdstudio.ui.pages import Page
+from kdstudio.ui.session import Session
+from kdstudio.ui.widgets.data_actions import RowActions
+from kdstudio.ui.widgets.data_bars import KIND_WORDS, DataToolbar, FilterBar, Footer
+from kdstudio.ui.widgets.data_filter import read_filter
+from kdstudio.ui.widgets.data_inspector import PREVIEW, Inspector
+from kdstudio.ui.widgets.empty_state import EmptyState
+from kdstudio.ui.widgets.row_table import RowTableView
+from kdstudio.ui.widgets.row_table_reader import RowReader, Snapshot, Standing
+from kdstudio.ui.widgets.wording import number, plural
+
+_REFRESH_SECONDS = 0.12
+_INSPECTOR_SHARE = (720, 340)
+
+
+class DataPage(Page):
+    """A toolbar, a search, the table with its inspector, and a footer."""
+
+    key: ClassVar[str] = "data"
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(session, parent)
+        self.query = RowQuery("response")
+        self._reader: RowReader | None = None
+        self._asked: tuple[int, float] | None = None
+        self._took = 0.0
+        self._dirty = False
+        self._counts: dict[tuple[str, str], int] = {}
+        self.toolbar = DataToolbar()
+        self.filter = FilterBar()
+        self.table = RowTableView(self._full_text)
+        self.inspector = Inspector(session)
+        self.footer = Footer()
+        self.actions_ = RowActions(session, self.table)
+        self._build()
+        self._connect()
+        self._open_reader()
+
+    # ----------------------------------------------------------------------------------------------- building
+    def _build(self) -> None:
+        self.empty = EmptyState("table", "", "", self._act_on_empty, name="data_empty")
+        self.stack = QStackedWidget()
+        left = QWidget()
+        column = QVBoxLayout(left)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        column.addWidget(self.table, 1)
+        column.addWidget(self.footer)
+        self.splitter = QSplitter(Qt.Orientation.Horizontal)
+        self.splitter.setObjectName("data_splitter")
+        self.splitter.setHandleWidth(8)
+        self.splitter.addWidget(left)
+        self.splitter.addWidget(self.inspector)
+        self.splitter.setCollapsible(0, False)
+        self.splitter.setStretchFactor(0, 3)
+        self.splitter.setStretchFactor(1, 2)
+        self.splitter.setSizes(list(_INSPECTOR_SHARE))
+        left.setMinimumWidth(380)
+        self.inspector.setMinimumWidth(290)
+        self.stack.addWidget(self.splitter)
+        self.stack.addWidget(self.empty)
+        self.content.setSpacing(8)
+        self.content.addWidget(self.toolbar)
+        self.content.addWidget(self.filter)
+        self.content.addWidget(self.stack, 1)
+
+    def _connect(self) -> None:
+        session = self.session
+        session.project_closing.connect(self._close_reader)
+        session.project_changed.connect(self._open_reader)
+        session.rows_changed.connect(self.refresh_soon)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._refresh)
+        self.toolbar.kinds.chosen.connect(self.show_kind)
+        self.toolbar.importing.clicked.connect(lambda _checked=False: self.import_file())
+        self.toolbar.exporting.clicked.connect(self.export_file)
+        self.toolbar.generate.clicked.connect(self.generate)
+        self.filter.changed.connect(self._filter_changed)
+        self.filter.left.connect(self.table.setFocus)
+        self.table.key_pressed.connect(self._key)
+        self.table.sort_wanted.connect(self._sort)
+        self.table.chosen_changed.connect(self._chosen_changed)
+        self.table.menu_wanted.connect(self._show_menu)
+        self.table.rows.edited.connect(lambda row_id, text: self.actions_.edit(self.query.kind, row_id, text))
+        self.inspector.saved.connect(lambda kind, row_id, text: self.actions_.edit(cast("Kind", kind), row_id, text))
+        self.inspector.decided.connect(lambda status: self.actions_.decide(cast("Status", status)))
+        self.inspector.failed.connect(self.show_error)
+        self.footer.all_decided.connect(lambda status: self.actions_.decide_all(cast("Status", status)))
+        self.actions_.failed.connect(self.show_error)
+        self.actions_.working.connect(lambda words: self.footer.show_busy(busy=bool(words)))
+        find = QShortcut(QKeySequence.StandardKey.Find, self)
+        find.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        find.activated.connect(self._find)
+
+    # ------------------------------------------------------------------------------------------------ project
+    def _open_reader(self) -> None:
+        project = self.session.project
+        self._asked, self._dirty = None, False
+        self.filter.show_filter("", "")
+        if project is None:
+            self._show_empty()
+            return
+        self._counts = project.rows.counts()
+        has_answers = any(kind == "response" and count for (kind, _), count in self._counts.items())
+        self._reader = RowReader(project.folder, self)
+        self._reader.found.connect(self._found)
+        self._reader.failed.connect(self._failed)
+        self._reader.start()
+        self.table.rows.set_reader(self._reader)
+        self.show_kind("response" if has_answers else "prompt")
+
+    def _close_reader(self) -> None:
+        self.inspector.show_nothing()
+        reader, self._reader = self._reader, None
+        self.table.rows.set_reader(None)
+        if reader is not None:
+            reader.stop()
+            reader.deleteLater()
+
+    def _full_text(self, row_id: int) -> str | None:
+        """The whole text of a row; one look-up by its primary key."""
+        project = self.session.project
+        if project is None:
+            return None
+        return project.rows.prompt(row_id).text if self.query.kind == "prompt" else project.rows.response(row_id).text
+
+    # ---------------------------------------------------------------------------------------------- refreshing
+    def show_kind(self, kind: str) -> None:
+        """Show prompts, responses or preferences, with the filter as it is."""
+        chosen = cast("Kind", kind)
+        self.toolbar.kinds.choose(chosen)
+        self.table.rows.clear(chosen)
+        self.query = replace(self.query, kind=chosen, sort="id", descending=False)
+        self.table.show_sort("id", descending=False)
+        self._filter_changed()
+
+    def _filter_changed(self) -> None:
+        found = read_filter(self.filter.search.text())
+        status = self.filter.status.value() or found.status
+        fault = found.fault
+        if found.teacher and self.query.kind != "response":
+            fault = "Only responses have a teacher."
+        self.footer.show_fault(fault)
+        self._ask(replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, status=status))
+
+    def _sort(self, sort: Sort, descending: bool) -> None:
+        self._ask(replace(self.query, sort=sort, descending=descending))
+
+    def _ask(self, query: RowQuery) -> None:
+        """Look a query up; the table keeps what it shows until the answer comes."""
+        if self._reader is None:
+            return
+        standing = self.table.standing() if query.kind == self.table.rows.kind else Standing()
+        self.query = query
+        self._dirty = False
+        self._asked = (self._reader.ask(query, standing), time.monotonic())
+        self.footer.show_busy(busy=True)
+        self._show_counts()
+
+    def refresh_soon(self) -> None:
+        """Read again what is shown, soon: not more often than it takes, and only once the page is in sight."""
+        if not self.isVisible():
+            self._dirty = True
+        elif self._asked is not None:
+            self._dirty = True  # the look-up that runs may have begun before the change
+        elif not self._timer.isActive():
+            self._timer.start(round(1000 * max(_REFRESH_SECONDS, 3 * self._took)))
+
+    def _refresh(self) -> None:
+        self._ask(self.query)
+        self.inspector.refresh()
+
+    def _found(self, snapshot: Snapshot) -> None:
+        if self._asked is None or snapshot.number != self._asked[0]:
+            return
+        self._took = time.monotonic() - self._asked[1]
+        self._asked = None
+        self.footer.show_busy(busy=False)
+        self.table.adopt(snapshot)
+        self._show_empty()
+        self._chosen_changed()
+        if self._dirty:
+            self._dirty = False
+            self.refresh_soon()
+
+    def _failed(self, error: KnownError) -> None:
+        self._asked = None
+        self.footer.show_busy(busy=False)
+        self.show_error(error)
+
+    def _show_counts(self) -> None:
+        project = self.session.project
+        self._counts = project.rows.counts() if project is not None else {}
+        self.toolbar.kinds.show_counts(self._counts)
+
+    def _total(self, kind: Kind) -> int:
+        return sum(count for (one, _), count in self._counts.items() if one == kind)
+
+    # --------------------------------------------------------------------------------------------- empty states
+    def _show_empty(self) -> None:
+        """Say what is missing instead of an empty table, with the one thing to do about it."""
+        project, kind = self.session.project, self.query.kind
+        for one in (self.toolbar.importing, self.toolbar.exporting, self.toolbar.generate):
+            one.setEnabled(project is not None)
+        self.toolbar.generate.setEnabled(project is not None and bool(self._total("prompt")))
+        self.toolbar.exporting.setEnabled(project is not None and any(self._counts.values()))
+        self.filter.setVisible(project is not None and bool(self._total(kind)))
+        self.stack.setCurrentIndex(0 if len(self.table.rows.ids) else 1)
+        if project is None:
+            self.toolbar.kinds.show_counts({})
+            self.empty.say("Rows belong to a project. Open or create one first.", "Go to Home")
+        elif self._total(kind):
+            self.empty.say(f"No {KIND_WORDS[kind].lower()} match this filter.", "Clear the filter")
+        elif kind == "prompt":
+            self.empty.say("No prompts yet. Import a file with prompts, or drop it here.", "Import…")
+        elif kind == "preference":
+            self.empty.say("No preferences yet. They come from files with a chosen and a rejected answer.", "Import…")
+        elif self._total("prompt"):
+            self.empty.say("No answers yet. Let a teacher answer your prompts, or import answers.", "Generate…")
+        else:
+            self.empty.say("No rows yet. Import a file with prompts or conversations, or drop it here.", "Import…")
+
+    def _act_on_empty(self) -> None:
+        word = self.empty.action.text()
+        if word == "Go to Home":
+            self.session.go("home")
+        elif word == "Clear the filter":
+            self.filter.show_filter("", "")
+            self._filter_changed()
+        elif word == "Generate…":
+            self.generate()
+        else:
+            self.import_file()
+
+    # -------------------------------------------------------------------------------------------------- choice
+    def _chosen_changed(self) -> None:
+        chosen = self.table.chosen_count()
+        self.footer.show_rows(len(self.table.rows.ids), self._total(self.query.kind), chosen)
+        self.inspector.show_row(self.query.kind, self.table.current_id(), chosen)
+        self.session.selection_said.emit(self.selection_words())
+
+    def selection_words(self) -> str:
+        """`5 000 responses · 1 selected`."""
+        if self.session.project is None or not len(self.table.rows.ids):
+            return ""
+        words = plural(len(self.table.rows.ids), self.query.kind)
+        chosen = self.table.chosen_count()
+        return f"{words} · {number(chosen)} selected" if chosen else words
+
+    def _find(self) -> None:
+        self.filter.search.setFocus()
+        self.filter.search.selectAll()
+
+    def _key(self, name: str) -> None:
+        match name:
+            case "accept":
+                self.actions_.decide("accepted")
+            case "reject":
+                self.actions_.decide("rejected")
+            case "reset":
+                self.actions_.decide("pending")
+            case "reason":
+                self.ask_reason()
+            case "edit":
+                self._edit_in_place()
+            case "preview":
+                self.toggle_preview()
+            case "copy":
+                self.actions_.copy()
+
+    def _edit_in_place(self) -> None:
+        if not self.table.edit_current() and self.table.current_place() >= 0:
+            self.session.say("A preference is not edited: reject it, or edit the responses", "idle")
+
+    def toggle_preview(self) -> None:
+        """Show the inspector's preview, or hide the inspector when it is shown already."""
+        if self.inspector.isVisible() and self.inspector.tabs.currentIndex() == PREVIEW:
+            self.inspector.hide()
+        else:
+            self.inspector.show()
+            self.inspector.tabs.setCurrentIndex(PREVIEW)
+
+    def ask_reason(self) -> None:
+        """Reject the chosen rows with a reason."""
+        from kdstudio.ui.widgets.data_reason import ReasonSheet
+
+        chosen = self.table.chosen_count()
+        if chosen:
+            sheet = ReasonSheet(chosen, self)
+            sheet.given.connect(lambda reason: self.actions_.decide("rejected", reason))
+            sheet.open()
+
+    def _show_menu(self, at: QPoint) -> None:
+        chosen = self.table.chosen_count()
+        if chosen:
+            menu = self.context_menu(chosen)
+            menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            menu.popup(at)
+
+    def context_menu(self, chosen: int) -> QMenu:
+        """What can be done with the chosen rows."""
+        menu = QMenu(self)
+        menu.setObjectName("data_menu")
+        many = f" {number(chosen)} rows" if chosen > 1 else ""
+        entries = (
+            ("accept", f"Accept{many}", "A", "check"),
+            ("reject", f"Reject{many}", "R", "x"),
+            ("reason", f"Reject{many} with a reason…", "Shift+R", ""),
+            ("reset", "Set back to pending", "U", "undo"),
+            ("", "", "", ""),
+            ("edit", "Edit", "E", "pencil"),
+            ("copy", "Copy with headings", "Ctrl+Shift+C", "copy"),
+        )
+        for name, words, keys, icon in entries:
+            if not name:
+                menu.addSeparator()
+                continue
+            action = QAction(f"{words}\t{keys}", menu)
+            action.setObjectName(f"data_menu_{name}")
+            if icon:
+                set_icon(action, icon, "dim")
+            action.setEnabled(name != "edit" or self.table.rows.editable_column() >= 0)
+            action.triggered.connect(lambda _checked=False, name=name: self._key(name))
+            menu.addAction(action)
+        return menu
+
+    # ------------------------------------------------------------------------------------------------- dialogs
+    def import_file(self, path: Path | None = None) -> None:
+        """Open the import dialog, with a file if one was dropped."""
+        from kdstudio.ui.widgets.data_import import ImportDialog
+
+        if self.session.project is None:
+            self.show_error(
+                KnownError("No project is open", "Rows belong to a project.", "Open or create one on Home.")
+            )
+            return
+        dialog = ImportDialog(self.session, self)
+        dialog.imported.connect(self.show_kind)
+        if path is not None:
+            dialog.set_path(path)
+        self._open(dialog)
+
+    def export_file(self) -> None:
+        """Open the export dialog for the kind that is shown."""
+        from kdstudio.ui.widgets.data_export import ExportDialog
+
+        self._open(ExportDialog(self.session, self.query.kind, self.query.status, self))
+
+    def generate(self) -> None:
+        """Open the dialog that asks a teacher."""
+        from kdstudio.ui.widgets.data_generate import GenerateDialog
+
+        dialog = GenerateDialog(self.session, self)
+        dialog.started.connect(lambda _run: self.show_kind("response"))
+        self._open(dialog)
+
+    def _open(self, dialog: QDialog) -> None:
+        self.banner.dismiss()
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.open()
+
+    def take_files(self, paths: list[Path]) -> None:
+        """A file was dropped on the window."""
+        self.import_file(paths[0])
+
+    def shown_with(self, arguments: dict[str, Any]) -> None:
+        """`kind`, `status`, `search` narrow the rows; `importing` and `generating` open their dialogs."""
+        if self.session.project is not None and arguments.get("kind") in KINDS:
+            self.filter.show_filter(str(arguments.get("search", "")), str(arguments.get("status", "")))
+            self.show_kind(str(arguments["kind"]))
+        elif self._dirty:
+            self._dirty = False
+            self._refresh()
+        if arguments.get("importing"):
+            self.import_file()
+        if arguments.get("generating"):
+            self.generate()
+        self.table.setFocus()
