@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from kdstudio.catalogue.training import StudentTable
 from kdstudio.errors import BadInput
-from kdstudio.models.architectures import student_obstacle
+from kdstudio.export.check import exportable
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.students.adapters import add_lora, merge_lora
@@ -114,13 +114,7 @@ def _kept(source: Path, table: StudentTable) -> tuple[Config, State, tuple[int, 
 
 def _refuse_unexportable(source: Path) -> None:
     """Say before training, not after, that no GGUF file could be made of the student."""
-    if source.is_dir():
-        kind = folder_config(source)["rope_parameters"]["rope_type"]
-        obstacle = (
-            "" if kind == "default" else f"It scales its rotary positions ({kind}), which the export cannot write."
-        )
-    else:
-        obstacle = student_obstacle(read_header(source))
+    obstacle = exportable(source)
     if obstacle:
         raise BadInput(
             "This model cannot become a student", f"{source.name}: {obstacle}", "Choose a Llama- or Qwen-shaped one."

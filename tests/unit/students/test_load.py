@@ -153,10 +153,13 @@ def test_shards_are_read_and_an_index_cannot_point_elsewhere(folder: Path) -> No
             load_folder(folder)
 
 
-def test_a_scaled_rotary_embedding_is_refused_before_training(folder: Path) -> None:
-    change(folder, rope_parameters={"rope_type": "linear", "factor": 2.0})
-    with pytest.raises(BadInput, match="cannot become a student"):
+def test_what_could_never_be_exported_is_refused_before_training(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    path.write_text(json.dumps(tokenizer | {"pre_tokenizer": {"type": "Whitespace"}}))
+    with pytest.raises(BadInput, match="cannot become a student") as caught:
         build(StudentTable(source="folder", path=str(folder)), None, seed=0)
+    assert "pre-tokenizer" in caught.value.detail
 
 
 def test_known_keys_survive() -> None:
