@@ -18,6 +18,7 @@ from kdstudio.students.load import load_folder
 from kdstudio.students.network import assemble, clean_config
 from kdstudio.students.save import open_student, save_student
 from tests.tiny import tiny_model
+from tests.unit.export.student_folders import random_folder
 
 
 @pytest.fixture
@@ -153,12 +154,12 @@ def test_shards_are_read_and_an_index_cannot_point_elsewhere(folder: Path) -> No
             load_folder(folder)
 
 
-def test_what_could_never_be_exported_is_refused_before_training(folder: Path) -> None:
-    path = folder / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    path.write_text(json.dumps(tokenizer | {"pre_tokenizer": {"type": "Whitespace"}}))
+def test_what_could_never_be_exported_is_refused_before_training(tmp_path: Path) -> None:
+    random_folder(tmp_path / "model", "llama")
+    path = tmp_path / "model" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": {"type": "Whitespace"}}))
     with pytest.raises(BadInput, match="cannot become a student") as caught:
-        build(StudentTable(source="folder", path=str(folder)), None, seed=0)
+        build(StudentTable(source="folder", path=str(tmp_path / "model")), None, seed=0)
     assert "pre-tokenizer" in caught.value.detail
 
 
