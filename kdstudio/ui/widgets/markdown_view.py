@@ -93,6 +93,9 @@ class MarkdownView(QTextBrowser):
     def _dress(self, document: QTextDocument) -> None:
         """QTextBrowser leaves code blocks and tables bare, and makes a bold of its own where Inter has a semi-bold."""
         ground = QBrush(QColor(theme().tokens.code))
+        for frame in document.rootFrame().childFrames():
+            if isinstance(frame, QTextTable):
+                _dress_table(frame)
         block = document.begin()
         while block.isValid():
             cursor = QTextCursor(block)
@@ -100,11 +103,9 @@ class MarkdownView(QTextBrowser):
             if any(shape.hasProperty(mark) for mark in _CODE_MARKS):
                 shape.setBackground(ground)
                 shape.setLeftMargin(8)
+                shape.setNonBreakableLines(False)  # there is no room to scroll sideways
                 cursor.setBlockFormat(shape)
             _dress_fragments(cursor, ground)
-            table = cursor.currentTable()
-            if isinstance(table, QTextTable):
-                _dress_table(table)
             block = block.next()
 
     def _fit(self) -> None:
@@ -148,6 +149,10 @@ def _dress_table(table: QTextTable) -> None:
     cursor = first.firstCursorPosition()
     if not cursor.block().text() and cursor.block() != first.lastCursorPosition().block():
         cursor.deleteChar()  # Qt leaves an empty line in the first cell of a table after a code block
+        cursor.movePosition(QTextCursor.MoveOperation.EndOfBlock, QTextCursor.MoveMode.KeepAnchor)
+        bold = QTextCharFormat()
+        bold.setFontWeight(QFont.Weight.Bold)
+        cursor.mergeCharFormat(bold)
     shape = table.format()
     shape.setBorder(1)
     shape.setBorderBrush(QBrush(QColor(theme().tokens.border)))
