@@ -13,14 +13,20 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from gguf.quants import dequantize
 
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.evaluation.gap import measure
 from kdstudio.evaluation.logits import LlamaLogits
 from kdstudio.evaluation.torch_logits import TorchLogits, load_student
 from kdstudio.export.architecture import Shape, rope_factors
+from kdstudio.export.check import exportable
 from kdstudio.export.gguf import Identity, estimated_bytes, size_label, write_gguf
 from kdstudio.models.gguf_header import read_header
+from kdstudio.students.gguf_weights import load_gguf
+from kdstudio.students.network import assemble
+from kdstudio.students.save import save_student
+from tests.tiny import tiny_gguf
 from tests.unit.export.student_folders import (
     folder_from_tiny,
     load_with_transformers,
@@ -168,6 +174,38 @@ def test_llama3_factors_follow_transformers() -> None:
     factors = rope_factors(Shape.of(config.to_dict()))
     assert factors is not None
     np.testing.assert_allclose((plain / scaled).numpy(), factors, rtol=1e-5)
+
+
+def test_a_llama3_student_comes_back_through_our_own_loader(tmp_path: Path) -> None:
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    model = random_folder(tmp_path / "student", "llama", rope_parameters=rope, max_position_embeddings=131072)
+    write_gguf(tmp_path / "student", tmp_path / "out.gguf", "F32", IDENTITY)
+    config, state = load_gguf(tmp_path / "out.gguf")
+    assert config["rope_parameters"] == rope
+    assert config["max_position_embeddings"] == 131072
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(state[name], tensor), name
+    assert exportable(tmp_path / "out.gguf") is None
+
+
+@pytest.mark.parametrize("dtype", ["Q4_1", "Q8_0", "F16"])
+def test_a_quantized_teacher_comes_back_as_its_own_dequantised_bytes(tmp_path: Path, dtype: str) -> None:
+    source = tiny_gguf(tmp_path / "source.gguf", dtype=dtype)
+    config, state = load_gguf(source)
+    save_student(tmp_path / "student", assemble(config, state, "x"), config, source, {})
+    write_gguf(tmp_path / "student", tmp_path / "out.gguf", "F32", IDENTITY)
+    before, after = tensors_of(source), tensors_of(tmp_path / "out.gguf")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        exact = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        assert exact.tobytes() == after[name].data.tobytes(), name
 
 
 def test_padded_embedding_gets_names_for_its_extra_rows(tmp_path: Path) -> None:
