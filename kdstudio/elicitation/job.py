@@ -1,22 +1,26 @@
 """The job that asks a teacher about a project's prompts. Every answer is journalled before anything reads it.
 
-Continued after a kill it asks nothing twice: answers in the journal are read back, and only rows that are missing are
-written.
+Prompts are read one by one as the teacher has room for them. Continued after a kill the job asks nothing twice: answers
+in the journal are read back, and only rows that are missing are written.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from kdstudio.elicitation.answers import bounded, from_event, to_event
 from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Written
-from kdstudio.errors import KnownError
+from kdstudio.elicitation.prompts import prompts_of
+from kdstudio.elicitation.values import with_values
+from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Answer, Dropped, Row
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.project import Project, Prompt
-from kdstudio.recipe import ElicitationRecipe, validate_recipe
+from kdstudio.project import Project
+from kdstudio.recipe import ElicitationRecipe, recipe_hash, validate_recipe
 from kdstudio.teachers.base import Completion, Request, Teacher
 from kdstudio.teachers.opening import open_teacher
 
@@ -24,151 +28,174 @@ PAID_KINDS = ("openai",)
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Elicit as `job.parameters` say; returns rows, tokens, seconds, tokens_per_second, rejected and dropped."""
+    """Elicit as `job.parameters` say; returns rows, rejected, dropped, tokens, seconds and tokens_per_second.
+
+    Raises `BadInput` for a recipe that cannot run and `KnownError` when there is nothing to ask or nobody answers.
+    """
     parameters = job.parameters
     recipe = validate_recipe(parameters["recipe"], ElicitationRecipe)
+    values = parameters.get("values") or {}
+    recipe = with_values(recipe, values)
+    hash_ = recipe_hash(recipe) if values else str(parameters["recipe_hash"])
     spec = TeacherSpec(**parameters["teacher"])
-    pipeline = Pipeline(
-        recipe,
-        recipe_hash=parameters["recipe_hash"],
-        teacher=spec.name,
-        seed=int(parameters.get("seed", 0)),
-        values=parameters.get("values", {}),
-    )
-    prompts = _prompts(job, spec)
-    if not prompts:
-        raise KnownError(
-            "There is nothing to ask",
-            "No prompt matches, or all have an answer of this teacher and recipe.",
-            "Import prompts, or ask again with another recipe or seed.",
-        )
-    return _Elicitation(job, pipeline, spec).run(prompts)
-
-
-def _prompts(job: Job, spec: TeacherSpec) -> list[Prompt]:
-    """The prompts of this run, the same when it is continued: answers of the run itself do not count as answers."""
-    parameters = job.parameters
-    unanswered = (spec.name, parameters["recipe_hash"], job.run_folder.name)
+    pipeline = Pipeline(recipe, recipe_hash=hash_, teacher=spec.name, seed=int(parameters.get("seed", 0)))
     with Project.open(job.project_folder, read_only=True) as project:
-        found = project.rows.prompts(
-            status=parameters.get("status", ""),
-            tag=parameters.get("tag", ""),
-            limit=int(parameters.get("limit", 0)),
-            unanswered_by=unanswered if parameters.get("only_unanswered", True) else None,
-        )
-        return [prompt for prompt in found if prompt.status != "rejected"]
+        prompts = prompts_of(job.run_folder, project, parameters, hash_)
+        if not prompts:
+            raise KnownError(
+                "There is nothing to ask",
+                "No prompt matches, or all have an answer of this teacher to this recipe and seed.",
+                "Import prompts, or ask again with another recipe, another seed or more samples.",
+            )
+        return _Elicitation(job, pipeline, spec, project, prompts).run()
 
 
 class _Elicitation:
     """One run: what is known from earlier attempts, what is open, what was counted."""
 
-    def __init__(self, job: Job, pipeline: Pipeline, spec: TeacherSpec) -> None:
-        self._job, self._pipeline, self._spec = job, pipeline, spec
+    def __init__(self, job: Job, pipeline: Pipeline, spec: TeacherSpec, project: Project, prompts: list[int]) -> None:
+        self._job, self._pipeline, self._spec, self._project = job, pipeline, spec, project
+        self._prompts = iter(prompts)
+        self._total = len(prompts) * pipeline.questions_from(0)
+        self._waiting: deque[Ask] = deque()
+        self._open: dict[str, Ask] = {}
+        self._rows = self._rejected = self._done = self._tokens = self._new_tokens = 0
+        self._fallen: Counter[str] = Counter()
+        self._last_error = ""
         self._known: dict[str, Completion] = {}
         self._written: set[str] = set()
-        self._dropped: set[tuple[int, str, str]] = set()
-        self._next: list[Ask] = []
-        self._open: dict[str, Ask] = {}
-        self._rows = self._rejected = self._fallen = self._tokens = self._done = self._total = 0
+        self._dropped: Counter[tuple[int, str, str]] = Counter()
         for line in job.earlier():
             event = line.event
             if isinstance(event, Answer) and event.finish_reason != "error":
-                self._known[event.key] = _completion(event)
+                self._known[event.key] = from_event(event)
             elif isinstance(event, Row):
                 self._written.add(str(event.row.get("key")))
             elif isinstance(event, Dropped):
-                self._dropped.add((event.prompt, event.step, event.reason))
+                self._dropped[event.prompt, event.step, event.reason] += 1
+        self._begun = {key.partition(":")[0] for key in self._known}
 
-    def run(self, prompts: list[Prompt]) -> dict[str, Any]:
-        """Everything, stage by stage: all first questions, then those that grew out of their answers."""
-        began = time.monotonic()
-        for prompt in prompts:
-            self._settle(self._pipeline.begin(prompt))
-        teacher: Teacher | None = None
-        before = 0
-        try:
-            while self._next and self._job.continues():
-                asks, self._next = self._next, []
-                self._total += len(asks)
-                unknown = [ask for ask in asks if not self._recall(ask)]
-                if unknown:
-                    before = self._tokens if teacher is None else before
-                    teacher = teacher or self._opened()
-                    began = time.monotonic() if before == self._tokens else began
-                    self._ask(teacher, unknown)
-        finally:
-            if teacher is not None:
+    def run(self) -> dict[str, Any]:
+        """Everything: each prompt's questions, and those that grow out of their answers."""
+        requests, seconds = self._requests(), 0.0
+        first = next(requests, None)  # reads back what is known before a model is loaded
+        if first is not None:
+            teacher = self._opened()
+            began = time.monotonic()
+            try:
+                self._ask(teacher, first, requests)
+            finally:
+                seconds = time.monotonic() - began
                 teacher.close()
-        seconds = time.monotonic() - began
+        self._conclude()
         return {
             "rows": self._rows,
             "rejected": self._rejected,
-            "dropped": self._fallen,
+            "dropped": self._fallen.total(),
             "tokens": self._tokens,
             "seconds": round(seconds, 3),
-            "tokens_per_second": round((self._tokens - before) / seconds, 2) if seconds > 0 else 0.0,
+            "tokens_per_second": round(self._new_tokens / seconds, 2) if seconds > 0 else 0.0,
         }
 
     def _opened(self) -> Teacher:
+        self._report("loading the teacher")
         teacher = open_teacher(self._spec, self._job.secrets)
         for note in teacher.notes:
             self._job.warn(note)
         return teacher
 
-    def _recall(self, ask: Ask) -> bool:
-        """Use an answer of an earlier attempt, if there is one."""
-        completion = self._known.get(ask.request.key)
-        if completion is not None:
-            self._count(completion)
-            self._settle(self._pipeline.answered(ask, completion))
-        return completion is not None
+    def _ask(self, teacher: Teacher, first: Request | None, requests: Iterator[Request]) -> None:
+        """Ask until nothing is left. Answers to the last prompts may lead to more questions: then once more."""
+        said, paid = len(teacher.notes), self._spec.kind in PAID_KINDS
+        while first is not None:
+            for completion in teacher.generate(_chain(first, requests), stop=lambda: not self._job.continues()):
+                answer = bounded(completion)
+                self._new_tokens += answer.tokens
+                self._job.emit(to_event(answer), durable=paid)
+                self._settle(self._answered(self._open.pop(answer.key), answer))
+                self._report("asking")
+                for note in teacher.notes[said:]:
+                    self._job.warn(note)
+                said = len(teacher.notes)
+            if not self._job.continues():
+                return
+            if self._open:
+                raise BugError(f"the teacher left {len(self._open)} questions without an answer")
+            requests = self._requests()
+            first = next(requests, None)
 
-    def _ask(self, teacher: Teacher, asks: list[Ask]) -> None:
-        self._open = {ask.request.key: ask for ask in asks}
-        paid = self._spec.kind in PAID_KINDS
-        self._job.progress(self._done, self._total, tokens=self._tokens, stage="asking")
-        for completion in teacher.generate(self._requests(asks), stop=lambda: not self._job.continues()):
-            self._job.emit(_answer(completion), durable=paid)
-            self._count(completion)
-            self._settle(self._pipeline.answered(self._open.pop(completion.key), completion))
-            self._job.progress(self._done, self._total, tokens=self._tokens, stage="asking")
+    def _requests(self) -> Iterator[Request]:
+        """The questions that no attempt has an answer to; those that grew out of answers come before new prompts."""
+        while self._open or self._job.continues():
+            while self._waiting:
+                ask = self._waiting.popleft()
+                known = self._known.get(ask.request.key)
+                if known is None:
+                    self._open[ask.request.key] = ask
+                    yield ask.request
+                else:
+                    self._settle(self._answered(ask, known))
+            number = next(self._prompts, None)
+            if number is None:
+                return
+            self._settle(self._begin(number))
 
-    @staticmethod
-    def _requests(asks: Iterable[Ask]) -> Iterator[Request]:
-        return (ask.request for ask in asks)
+    def _begin(self, number: int) -> Iterable[Outcome]:
+        try:
+            prompt = self._project.rows.prompt(number)
+        except BadInput:
+            reason = "it is no longer in the project"
+        else:
+            if prompt.status != "rejected" or str(number) in self._begun:
+                return self._pipeline.begin(prompt)
+            reason = "it was rejected before it was asked"
+        return [Fallen(number, "prompt", reason, self._pipeline.questions_from(0))]
 
-    def _count(self, completion: Completion) -> None:
+    def _answered(self, ask: Ask, completion: Completion) -> Iterable[Outcome]:
         self._done += 1
         self._tokens += completion.tokens
+        self._last_error = completion.error or self._last_error
+        return self._pipeline.answered(ask, completion)
 
     def _settle(self, outcomes: Iterable[Outcome]) -> None:
         """Write what ended; keep what asks further. What an earlier attempt wrote is only counted."""
         for outcome in outcomes:
             match outcome:
                 case Ask():
-                    self._next.append(outcome)
+                    self._waiting.append(outcome)
                 case Written(row=row):
                     self._rows += 1
                     self._rejected += row["status"] == "rejected"
                     if row["key"] not in self._written:
                         self._job.emit(Row("response", row))
-                case Fallen() as fallen:
-                    self._fallen += 1
-                    if (fallen.prompt_id, fallen.step, fallen.reason) not in self._dropped:
-                        self._job.emit(Dropped(fallen.prompt_id, fallen.step, fallen.reason))
+                case Fallen(prompt_id=prompt_id, step=step, reason=reason, unasked=unasked):
+                    self._total -= unasked
+                    self._fallen[f"{step}: {reason}"] += 1
+                    if self._dropped[prompt_id, step, reason] > 0:
+                        self._dropped[prompt_id, step, reason] -= 1
+                    else:
+                        self._job.emit(Dropped(prompt_id, step, reason))
+
+    def _report(self, stage: str) -> None:
+        self._job.progress(self._done, self._total, tokens=self._tokens, stage=stage)
+
+    def _conclude(self) -> None:
+        """Say what was lost on the way. Raises `KnownError` when the teacher answered nothing at all."""
+        if not self._fallen:
+            return
+        commonest = "; ".join(f"{count:,} × {reason}" for reason, count in self._fallen.most_common(3))
+        if self._last_error and not self._rows and not self._tokens and self._job.continues():
+            raise KnownError(
+                "The teacher answered nothing", commonest, "Test the teacher on the Teachers page, then resume the run."
+            )
+        count = self._fallen.total()
+        self._job.warn(
+            f"{count:,} {'row was' if count == 1 else 'rows were'} dropped",
+            commonest,
+            "Their answers are in the journal.",
+        )
 
 
-def _answer(completion: Completion) -> Answer:
-    return Answer(
-        completion.key,
-        completion.text,
-        completion.finish_reason,
-        completion.prompt_tokens,
-        completion.tokens,
-        completion.error,
-    )
-
-
-def _completion(answer: Answer) -> Completion:
-    reason = answer.finish_reason if answer.finish_reason in ("stop", "length", "incomplete") else "error"
-    return Completion(answer.key, answer.text, reason, answer.prompt_tokens, answer.tokens, answer.error)  # type: ignore[arg-type]
+def _chain(first: Request, rest: Iterator[Request]) -> Iterator[Request]:
+    yield first
+    yield from rest

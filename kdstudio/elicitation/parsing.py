@@ -1,14 +1,30 @@
-"""Taking an answer apart: trimmed text, tagged parts, or the keys of a JSON object found in it."""
+"""Taking an answer apart: trimmed text, tagged parts, or the keys of a JSON object found in it.
+
+Whatever a model writes, these functions end in time linear in its length and fail only with `UnparsableError`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+_JSON_WORK = 4_000_000  # characters that the decoder may look at in all
+_JSON_DEPTH_COST = 2_000
+
+Parser = Callable[[str, Sequence[str]], dict[str, str]]
 
 
 class UnparsableError(Exception):
     """The answer does not hold what the recipe asks for; the message is the reason that the person reads."""
+
+
+def clean(text: str) -> str:
+    """The text as a database can keep it: lone surrogates, which no encoding has, become U+FFFD."""
+    return text.encode("utf-8", "replace").decode() if _LONE.search(text) else text
+
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 def parse_text(answer: str, names: Sequence[str]) -> dict[str, str]:
@@ -29,8 +45,7 @@ def parse_tagged(answer: str, names: Sequence[str]) -> dict[str, str]:
         tag = re.escape(name)
         parts = re.findall(rf"<{tag}>((?:(?!<{tag}>).)*?)</{tag}>", answer, re.DOTALL | re.IGNORECASE)
         if not parts and position == len(names) - 1:
-            _, opened, rest = answer.rpartition(f"<{name}>")
-            parts = [rest] if opened else []
+            parts = re.split(rf"<{tag}>", answer, flags=re.IGNORECASE)[1:]
         if not parts or not parts[-1].strip():
             raise UnparsableError(f"the answer has no <{name}> part")
         found[name] = parts[-1].strip()
@@ -38,26 +53,36 @@ def parse_tagged(answer: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def parse_json(answer: str, names: Sequence[str]) -> dict[str, str]:
-    """The named keys of the first JSON object in the answer that has them all; other values become JSON text."""
-    decoder = json.JSONDecoder()
-    for match in _openings(answer):
-        try:
-            value, _ = decoder.raw_decode(answer, match)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and all(name in value for name in names):
-            return {name: value[name] if isinstance(value[name], str) else json.dumps(value[name]) for name in names}
+    """The named keys of the first JSON object in the answer that has them all; other values become JSON text.
+
+    A key that is null counts as missing.
+    """
+    for value in _objects(answer):
+        if all(value.get(name) is not None for name in names):
+            return {name: _as_text(value[name]) for name in names}
     raise UnparsableError(f"the answer holds no JSON object with {', '.join(names)}")
 
 
-def _openings(answer: str, most: int = 200) -> list[int]:
-    """Where a JSON object may begin; a text full of braces is not tried for ever."""
-    places: list[int] = []
-    place = answer.find("{")
-    while place >= 0 and len(places) < most:
-        places.append(place)
-        place = answer.find("{", place + 1)
-    return places
+def _as_text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-PARSERS = {"text": parse_text, "tagged": parse_tagged, "json": parse_json}
+def _objects(answer: str) -> Iterator[dict[str, object]]:
+    """JSON objects at any depth, outermost first, until the decoder has looked at enough."""
+    decoder, work = json.JSONDecoder(), 0
+    for opening in re.finditer(r'\{\s*"', answer):
+        place = opening.start()
+        try:
+            value, end = decoder.raw_decode(answer, place)
+        except json.JSONDecodeError as error:
+            work += error.pos - place + error.pos // 64  # the error itself counts the lines before it
+        except (ValueError, RecursionError):  # a number with too many digits, or brackets too deep
+            work += _JSON_DEPTH_COST
+        else:
+            work += end - place
+            yield value
+        if work > _JSON_WORK:
+            return
+
+
+PARSERS: dict[str, Parser] = {"text": parse_text, "tagged": parse_tagged, "json": parse_json}

@@ -1,117 +1,75 @@
 """Jinja templates of recipes, rendered where they can neither reach the program nor exhaust it.
 
-The immutable sandbox keeps attributes and mutation away; growing operators are bounded, output is cut at 1 MiB, and a
-render that takes longer than two seconds is ended. A name that no column or parameter has is an error, not an empty
-text.
+A recipe may come from anybody. A template that only puts names into text is rendered here; any other one in the process
+apart in which chat templates are rendered, with two seconds and half a gibibyte. A name that no column or parameter has
+is an error, not an empty text, and is found before anything is asked.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jinja2
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kdstudio.errors import BadInput
+from kdstudio.models.chat_template import TemplateStopped, render_apart, render_here
 
-MAXIMUM_OUTPUT = 1 << 20
-MAXIMUM_SECONDS = 2.0
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox with the operators that could eat the memory held back."""
-
-    intercepted_binops = frozenset({"*", "**", "%", "<<"})
-
-    def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
-        for side in (left, right):
-            if operator != "%" and not isinstance(side, int | float):
-                raise _TooMuchError(f"'{operator}' works on numbers only")
-            if isinstance(side, int) and abs(side) > 1_000_000:
-                raise _TooMuchError(f"'{operator}' with a number above a million")
-        if operator == "**" and abs(right) > 64:
-            raise _TooMuchError("a power above 64")
-        if operator == "%" and isinstance(left, str):
-            raise _TooMuchError("'%' formats no text here; use ~ to join")
-        return super().call_binop(context, operator, left, right)
+# Only parses. Even turning a template into code computes its constants, and one may be 10 ** (10 ** 10).
+_READING = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+_GIVEN = {"range", "dict", "namespace", "raise_exception", "strftime_now"}  # what `chat_template` lets templates call
+_IMPLIED = {"loop", "caller", "varargs", "kwargs"}  # what Jinja itself sets in loops and macros
+_PLAIN = (nodes.Output, nodes.TemplateData, nodes.Name)
 
 
-class _TooMuchError(Exception):
-    """A template asked for more than it may have."""
+@dataclass(frozen=True)
+class Template:
+    """A template that was read. `names` must come from outside, `lookups` may; `where` is its place in the recipe."""
+
+    text: str
+    where: str
+    names: frozenset[str]
+    lookups: frozenset[str]
+    plain: bool
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """The text. Raises `TemplateStopped` when it went over a limit, `BadInput` when it fails on these values."""
+        wanted = {name: values[name] for name in self.lookups if name in values}
+        try:
+            if self.plain:
+                return render_here(self.text, wanted, strict=True)
+            return render_apart(self.text, wanted, strict=True)
+        except TemplateStopped as error:
+            raise TemplateStopped("A template was stopped", f"{self.where}: {error.detail}", "Simplify it.") from None
+        except BadInput as error:
+            raise BadInput("A template failed", f"{self.where}: {error.detail}", "Correct the template.") from None
 
 
-def _environment() -> _Environment:
-    environment = _Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=False)
-    for name in ("format", "center", "indent", "pprint", "xmlattr", "urlize"):
-        environment.filters.pop(name, None)
-    environment.globals.pop("lipsum", None)
-    return environment
-
-
-_ENVIRONMENT = _environment()
-
-
-def compile_template(text: str, where: str) -> jinja2.Template:
-    """Compile a template. Raises `BadInput` naming the place and the template's line."""
+def compile_template(text: str, where: str) -> Template:
+    """Read a template. Raises `BadInput` naming the place and the template's line."""
     try:
-        return _ENVIRONMENT.from_string(text)
+        tree = _READING.parse(text)
+        _check(tree)
     except (jinja2.TemplateSyntaxError, RecursionError) as error:
         line = getattr(error, "lineno", 0)
         raise BadInput(
             "A template cannot be read", f"{where}, line {line}: {error}.", "Correct the template."
         ) from error
+    names = list(tree.find_all(nodes.Name))
+    lookups = frozenset(name.name for name in names if name.ctx == "load") - _GIVEN - _IMPLIED
+    own = {name.name for name in names if name.ctx != "load"} | {macro.name for macro in tree.find_all(nodes.Macro)}
+    plain = all(isinstance(node, _PLAIN) for node in tree.find_all(nodes.Node))
+    return Template(text, where, lookups - own, lookups, plain)
 
 
-def render(template: jinja2.Template, values: Mapping[str, Any], where: str) -> str:
-    """Render a template. Raises `BadInput` for an unknown name, or one that runs too long or grows too large."""
-    parts: list[str] = []
-    size = 0
-    try:
-        with _time_limit():
-            for part in template.generate(dict(values)):
-                parts.append(part)
-                size += len(part)
-                if size > MAXIMUM_OUTPUT:
-                    raise _TooMuchError(f"more than {MAXIMUM_OUTPUT:,} characters")
-    except jinja2.UndefinedError as error:
-        known = ", ".join(sorted(values))
-        raise BadInput(
-            "A template names something unknown", f"{where}: {error.message}.", f"Known: {known}."
-        ) from error
-    except (
-        _TooMuchError,
-        jinja2.TemplateError,
-        ArithmeticError,
-        TypeError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:
-        raise BadInput(
-            "A template was stopped", f"{where}: {str(error) or type(error).__name__}.", "Simplify it."
-        ) from error
-    return "".join(parts)
-
-
-@contextmanager
-def _time_limit() -> Iterator[None]:
-    """End the block after two seconds, where the system can (the main thread of a child on a Unix)."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ring(_number: int, _frame: FrameType | None) -> None:
-        raise _TooMuchError(f"longer than {MAXIMUM_SECONDS:g} s")
-
-    earlier = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, MAXIMUM_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, earlier)
+def _check(tree: nodes.Template) -> None:
+    """Raise `TemplateSyntaxError` for what can be parsed but never rendered."""
+    for node in tree.find_all((nodes.Filter, nodes.Test)):
+        known = _READING.filters if isinstance(node, nodes.Filter) else _READING.tests
+        if node.name not in known:
+            raise jinja2.TemplateSyntaxError(f"no {type(node).__name__.lower()} is called {node.name!r}", node.lineno)
+    if any(True for _ in meta.find_referenced_templates(tree)):
+        raise jinja2.TemplateSyntaxError("a recipe's template cannot take in other files", 1)

@@ -81,32 +81,44 @@ def render(
         raise _unusable(f"It has {len(template):,} characters.")
     if template in VETTED:
         return render_here(template, values)
-    reply = _apart.ask({"template": template, "values": values})
+    return render_apart(template, values)
+
+
+def render_apart(template: str, values: dict[str, Any], *, strict: bool = False) -> str:
+    """Render any template in the process apart; `strict` makes names that are not in `values` an error.
+
+    Raises `BadInput` when it is broken or fails on these values, `TemplateStopped` when it went over a limit.
+    """
+    reply = _apart.ask({"template": template, "values": values, "strict": strict})
     if "text" in reply:
         return str(reply["text"])
-    raise _unusable(str(reply.get("error", "")))
+    raise _unusable(str(reply.get("error", "")), TemplateStopped if reply.get("stopped") else BadInput)
 
 
-def render_here(template: str, values: dict[str, Any]) -> str:
-    """Render in this very process: for templates we know, and inside `template_process`. Raises `BadInput`."""
+def render_here(template: str, values: dict[str, Any], *, strict: bool = False) -> str:
+    """Render in this very process: for templates we know, and inside `template_process`. Errors as `render_apart`."""
     try:
         written, pieces = 0, []
-        for piece in _compiled(template).generate(values):
+        for piece in _compiled(template, strict).generate(values):
             written += len(piece)
             if written > MAXIMUM_OUTPUT_CHARACTERS:
-                raise _unusable(f"It writes more than {MAXIMUM_OUTPUT_CHARACTERS:,} characters.")
+                raise _unusable(f"It writes more than {MAXIMUM_OUTPUT_CHARACTERS:,} characters.", TemplateStopped)
             pieces.append(piece)
         return "".join(pieces)
     except MemoryError:
-        raise _unusable("It asks for too much memory.") from None
+        raise _unusable("It asks for too much memory.", TemplateStopped) from None
     except BadInput:
         raise
     except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything
         raise _unusable(f"{type(error).__name__}: {error}"[:500]) from None
 
 
-def _unusable(detail: str) -> BadInput:
-    return BadInput(
+class TemplateStopped(BadInput):
+    """The template took too long, asked for too much memory or wrote too much: its own fault, not its input's."""
+
+
+def _unusable(detail: str, kind: type[BadInput] = BadInput) -> BadInput:
+    return kind(
         "The model's chat template cannot be used for this conversation",
         detail,
         "The template is part of the model file. Check the messages' roles and order, or choose another model.",
@@ -138,10 +150,14 @@ def _fixed_date(form: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(template: str) -> jinja2.Template:
+def _compiled(template: str, strict: bool = False) -> jinja2.Template:
     # optimized=False: constant expressions are not evaluated at compile time, where nothing limits them
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=["jinja2.ext.loopcontrols", _Generation]
+        trim_blocks=True,
+        lstrip_blocks=True,
+        optimized=False,
+        undefined=jinja2.StrictUndefined if strict else jinja2.Undefined,
+        extensions=["jinja2.ext.loopcontrols", _Generation],
     )
     environment.filters["tojson"] = _to_json
     environment.globals = {name: environment.globals[name] for name in ("range", "dict", "namespace")}
@@ -169,7 +185,7 @@ class _Apart:
                 reply = b""
             if not reply:
                 self._close()
-                raise _unusable("It took too long or asked for too much memory, and was stopped.")
+                raise _unusable("It took too long or asked for too much memory, and was stopped.", TemplateStopped)
         decoded: dict[str, Any] = json.loads(reply)
         return decoded
 

@@ -13,7 +13,7 @@ import signal
 import sys
 
 from kdstudio.errors import BadInput
-from kdstudio.models.chat_template import render_here
+from kdstudio.models.chat_template import TemplateStopped, render_here
 
 CPU_SECONDS = 2.0
 MEMORY_BYTES = 512 << 20
@@ -27,11 +27,12 @@ def main() -> None:
         request = json.loads(line)
         _limit_time(CPU_SECONDS)
         try:
-            reply = {"text": render_here(request["template"], request["values"])}
+            strict = bool(request.get("strict", False))
+            reply: dict[str, object] = {"text": render_here(request["template"], request["values"], strict=strict)}
         except BadInput as error:
-            reply = {"error": error.detail}
+            reply = {"error": error.detail, "stopped": isinstance(error, TemplateStopped)}
         except MemoryError:
-            reply = {"error": "It asks for too much memory."}
+            reply = {"error": "It asks for too much memory.", "stopped": True}
         _limit_time(0)
         sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
         sys.stdout.buffer.flush()
@@ -42,12 +43,14 @@ def _warm_up() -> None:
     for template in (
         "{{ [1] | tojson }}{{ strftime_now('%d') }}{{ '1' | int | string | trim }}",
         "{{ 1 / 0 }}",
+        "{{ missing }}",
         "{% if",
     ):
-        try:
-            render_here(template, {})
-        except BadInput:
-            continue
+        for strict in (False, True):
+            try:
+                render_here(template, {}, strict=strict)
+            except BadInput:
+                continue
 
 
 def _give_up_rights() -> None:

@@ -1,76 +1,81 @@
-"""Steps, parsing and templates."""
+"""What each step does to one row."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kdstudio.catalogue.steps import STEP_TYPES, FilterStep, PromptStep
-from kdstudio.elicitation.parsing import UnparsableError, parse_json, parse_tagged, parse_text
-from kdstudio.elicitation.sandbox import compile_template, render
-from kdstudio.elicitation.steps import ASKING, BINDERS, ENDING, FallenError, Passage, bind_filter, bind_prompt
-from kdstudio.errors import BadInput
+from kdstudio.catalogue.steps import EmitStep, FilterStep, ParseStep, PromptStep
+from kdstudio.elicitation import steps
+from kdstudio.elicitation.steps import (
+    FallenError,
+    Passage,
+    bind_filter,
+    bind_parse,
+    bind_prompt,
+    emit_row,
+    require_question,
+)
+from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.chat_template import TemplateStopped
 
-
-def test_every_step_of_the_catalogue_has_what_executes_it() -> None:
-    assert {*BINDERS, *ASKING, *ENDING} == set(STEP_TYPES)
+MESSAGES = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "content": "hi"},
+    {"role": "user", "content": "a whale"},
+]
 
 
 def passage(**columns: Any) -> Passage:
-    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "a whale"}]
-    return Passage(1, "1", {"messages": messages, "prompt": "a whale", **columns})
+    return Passage(1, "1", {"messages": MESSAGES, "prompt": "a whale", **columns})
 
 
-def test_a_prompt_step_replaces_what_it_names_and_keeps_the_rest() -> None:
+def request_of(step: PromptStep, **values: Any) -> list[dict[str, Any]]:
     row = passage()
-    bind_prompt(PromptStep(), {}, "x")(row)
-    assert row.columns["request"] == row.columns["messages"]
-    bind_prompt(PromptStep(system="Hi {{ name }}", user="{{ prompt }}!"), {"name": "Ada"}, "x")(row)
-    assert [message["content"] for message in row.columns["request"]] == ["Hi Ada", "a whale!"]
-    assert row.columns["messages"][0]["content"] == "Be kind."
-    row.columns["messages"] = [{"role": "user", "content": " \n"}]
+    bind_prompt(step, values, "x")(row)
+    assert row.columns["messages"] == MESSAGES
+    messages: list[dict[str, Any]] = row.columns[step.into]
+    return messages
+
+
+def test_an_empty_prompt_step_sends_the_prompt_as_it_stands() -> None:
+    assert request_of(PromptStep()) == MESSAGES
+
+
+def test_a_prompt_step_replaces_the_turns_it_names_and_keeps_the_rest() -> None:
+    sent = request_of(PromptStep(system="Hi {{ name }}", user="{{ prompt }}!", into="other"), name="Ada")
+    assert [message["content"] for message in sent] == ["Hi Ada", "hello", "hi", "a whale!"]
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+
+
+def test_a_prompt_without_a_users_turn_gets_one() -> None:
+    row = Passage(1, "1", {"messages": [{"role": "system", "content": "s"}], "prompt": "s"})
+    bind_prompt(PromptStep(user="Go on from: {{ prompt }}"), {}, "x")(row)
+    assert row.columns["request"][-1] == {"role": "user", "content": "Go on from: s"}
+
+
+def test_a_template_that_fails_on_a_row_fells_the_row_and_one_without_end_ends_the_run() -> None:
+    with pytest.raises(FallenError, match="x, user"):
+        bind_prompt(PromptStep(user="{{ messages[9].content }}"), {}, "x")(passage())
+    with pytest.raises(TemplateStopped):
+        bind_prompt(PromptStep(user="{{ 'a'.ljust(10 ** 10) }}"), {}, "x")(passage())
+
+
+@pytest.mark.parametrize("content", ["", " \n", None, [], [{"type": "text", "text": " "}]])
+def test_an_empty_question_falls(content: Any) -> None:
     with pytest.raises(FallenError, match="empty"):
-        bind_prompt(PromptStep(), {}, "x")(row)
+        require_question([{"role": "system", "content": "s"}, {"role": "user", "content": content}])
+    require_question([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
 
 
-@pytest.mark.parametrize(
-    ("answer", "names", "parts"),
-    [
-        ("<reasoning>a\nb</reasoning> so <answer> 4 </answer>", ("reasoning", "answer"), ("a\nb", "4")),
-        ("<Answer>x</ANSWER>", ("answer",), ("x",)),
-        ("I will write <answer> later. <answer>no</answer> <answer>yes</answer>", ("answer",), ("yes",)),
-        ("<reasoning>r</reasoning><answer>left open", ("reasoning", "answer"), ("r", "left open")),
-    ],
-)
-def test_tagged_parts(answer: str, names: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    assert tuple(parse_tagged(answer, names).values()) == parts
-
-
-@pytest.mark.parametrize("answer", ["", "no tags", "<answer></answer>", "<reasoning>open <answer>4</answer>"])
-def test_what_lacks_a_part_says_which(answer: str) -> None:
-    with pytest.raises(UnparsableError, match="<"):
-        parse_tagged(answer, ("reasoning", "answer"))
-
-
-def test_json_is_found_in_prose() -> None:
-    answer = 'Sure! {"note": 1} Here: ```json\n{"answer": "4", "steps": [1, 2]}\n``` Enjoy {braces}.'
-    assert parse_json(answer, ("answer", "steps")) == {"answer": "4", "steps": "[1, 2]"}
-    with pytest.raises(UnparsableError, match="no JSON"):
-        parse_json("{" * 100_000, ("answer",))
-    with pytest.raises(UnparsableError, match="empty"):
-        parse_text(" \n ", ("response",))
-
-
-@given(st.text(max_size=300))
-def test_parsers_fail_only_in_their_own_way(answer: str) -> None:
-    for parse in (parse_text, parse_tagged, parse_json):
-        with contextlib.suppress(UnparsableError):
-            assert parse(answer, ("answer",))["answer"]
+def test_what_does_not_parse_falls_and_says_when_it_was_cut_off() -> None:
+    row = passage(answer="<reasoning>so I")
+    row.finish_reason = "length"
+    with pytest.raises(FallenError, match=r"no <answer> part \(it was cut off"):
+        bind_parse(ParseStep(format="tagged", into=("answer",)), {}, "x")(row)
 
 
 @pytest.mark.parametrize(
@@ -94,37 +99,35 @@ def test_a_filter_marks_with_the_reason(step: FilterStep, text: str, finish: str
     assert bool(row.rejected) == bool(reason)
 
 
+def test_the_first_reason_stays() -> None:
+    row = passage(response="", other="x" * 9)
+    bind_filter(FilterStep(), {}, "x")(row)
+    bind_filter(FilterStep(column="other", maximum_characters=3), {}, "x")(row)
+    assert "shorter" in row.rejected
+
+
 def test_a_pattern_that_is_none_is_refused() -> None:
     with pytest.raises(BadInput, match="pattern"):
         bind_filter(FilterStep(refuse_pattern="("), {}, "here")
 
 
-HOSTILE = [
-    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "{{ prompt.__init__.__globals__ }}",
-    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-    "{{ [].append(1) }}{{ messages.append(1) }}",
-    "{{ 'a' * 10**9 }}",
-    "{{ 10 ** 10 ** 10 }}",
-    "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-    "{% for a in range(99999) %}{{ 'x' ~ a ~ 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy' }}{% endfor %}",
-    "{% include '/etc/passwd' %}",
-    "{{ range(10**12) }}",
-    "{{ '%1000000000d' % 1 }}",
-    "{{ unknown_name }}",
-    "{{ 1 // 0 }}",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_template_is_stopped_in_time_and_in_words(text: str) -> None:
+def test_a_pattern_that_would_search_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PATTERN_SECONDS", 0.3)
     began = time.monotonic()
-    with pytest.raises(BadInput):
-        render(compile_template(text, "here"), {"prompt": "p", "messages": []}, "here")
-    assert time.monotonic() - began < 3
+    with pytest.raises(KnownError, match="too long"):
+        bind_filter(FilterStep(refuse_pattern="(a+)+$"), {}, "x")(passage(response="a" * 60 + "!"))
+    assert time.monotonic() - began < 5
 
 
-def test_a_template_that_cannot_be_read_names_its_line() -> None:
-    with pytest.raises(BadInput, match="cannot be read") as caught:
-        compile_template("fine\n{{ broken", "my recipe, step 1")
-    assert "step 1, line 2" in caught.value.detail
+def test_a_row_carries_where_it_came_from() -> None:
+    row = passage(response="Big.", thoughts="Hm.")
+    row.finish_reason, row.tokens, row.seed, row.reasoning = "stop", 2, 7, "inner"
+    written = emit_row(EmitStep(reasoning="thoughts"), row, teacher="t", recipe_hash="h")
+    assert (written["text"], written["reasoning"], written["status"]) == ("Big.", "Hm.", "pending")
+    assert (written["teacher"], written["recipe_hash"], written["seed"], written["tokens"]) == ("t", "h", 7, 2)
+    assert emit_row(EmitStep(), row, teacher="t", recipe_hash="h")["reasoning"] == "inner"
+    row.rejected = "too odd"
+    written = emit_row(EmitStep(status="accepted"), row, teacher="t", recipe_hash="h")
+    assert (written["status"], written["reason"]) == ("rejected", "too odd")
+    with pytest.raises(FallenError, match="empty"):
+        emit_row(EmitStep(), passage(response=" "), teacher="t", recipe_hash="h")

@@ -1,0 +1,61 @@
+"""Answers on their way into the journal and back: what is journalled is what is read on, now or when continued."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import cast
+
+from kdstudio.elicitation.parsing import clean
+from kdstudio.jobs.events import MAXIMUM_LINE_BYTES, Answer
+from kdstudio.teachers.base import Completion, FinishReason
+
+# An answer may reach its row twice, as text and as reasoning, and both must fit a journal line.
+MAXIMUM_ANSWER_BYTES = MAXIMUM_LINE_BYTES * 2 // 5
+
+
+def bounded(completion: Completion) -> Completion:
+    """The answer as the journal can hold it: encodable, and cut, as by a token limit, where a line ends."""
+    text, reasoning = clean(completion.text), clean(completion.reasoning)
+    room = MAXIMUM_ANSWER_BYTES
+    kept_text = _cut(text, room)
+    kept_reasoning = _cut(reasoning, room - _size(kept_text))
+    whole = kept_text == text and kept_reasoning == reasoning
+    error = clean(completion.error)[:2000]
+    reason: FinishReason = completion.finish_reason if whole else "length"
+    return replace(completion, text=kept_text, reasoning=kept_reasoning, error=error, finish_reason=reason)
+
+
+def _size(text: str) -> int:
+    """Bytes that a text takes in a journal line."""
+    if len(text) * 6 < MAXIMUM_ANSWER_BYTES // 8:
+        return len(text) * 6  # an upper bound, for the many short ones
+    return len(json.dumps(text, ensure_ascii=False).encode())
+
+
+def _cut(text: str, room: int) -> str:
+    while text and (size := _size(text)) > room:
+        text = text[: min(len(text) - 1, len(text) * room // size)]
+    return text
+
+
+def to_event(completion: Completion) -> Answer:
+    """What the journal keeps of an answer."""
+    return Answer(
+        completion.key,
+        completion.text,
+        completion.finish_reason,
+        completion.prompt_tokens,
+        completion.tokens,
+        completion.error,
+        completion.reasoning,
+    )
+
+
+def from_event(answer: Answer) -> Completion:
+    """The answer as it was when it was journalled."""
+    known = answer.finish_reason in ("stop", "length", "incomplete", "error")
+    reason = cast("FinishReason", answer.finish_reason if known else "incomplete")
+    return Completion(
+        answer.key, answer.text, reason, answer.prompt_tokens, answer.tokens, answer.error, answer.reasoning
+    )
