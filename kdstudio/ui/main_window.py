@@ -154,10 +154,9 @@ class MainWindow(QMainWindow):
     def _project_changed(self) -> None:
         project = self.session.project
         self.setWindowTitle(f"{project.name} – KD Studio" if project is not None else "KD Studio")
-        runs = self.session.runs()
-        self._states = {run.id: run.state for run in runs}
+        self._states = {run.id: run.state for run in self.session.runs()}
         self._count_running()
-        if any(run.state in ACTIVE_STATES for run in runs):
+        if self._running():
             self.dock.show()
 
     # ---------------------------------------------------------------------------------------------------- jobs

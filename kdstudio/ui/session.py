@@ -52,6 +52,7 @@ class Session(QObject):
         self.project: Project | None = None
         self.supervisor: Supervisor | None = None
         self._bridge: JobBridge | None = None
+        self._active: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ project
     def open_project(self, path: Path) -> Task:
@@ -77,9 +78,10 @@ class Session(QObject):
     def _adopt(self, project: Project, supervisor: Supervisor, task: Task) -> None:
         self._release()
         self.project, self.supervisor = project, supervisor
+        self._active = {run.id for run in project.runs.list() if run.state in ACTIVE_STATES}
         self._bridge = JobBridge(project, supervisor, self)
         self._bridge.events.connect(self.events)
-        self._bridge.run_changed.connect(self.run_changed)
+        self._bridge.run_changed.connect(self._run_moved)
         self._bridge.rows_changed.connect(self.rows_changed)
         self._bridge.troubled.connect(self.troubled)
         self._bridge.start()
@@ -101,6 +103,7 @@ class Session(QObject):
             self._bridge.stop()
             self._bridge.deleteLater()
         project, self._bridge, self.supervisor, self.project = self.project, None, None, None
+        self._active = set()
         if project is not None:
             forgive_background()
             wait_for_background(_CLOSE_SECONDS)  # reads end in milliseconds; a long import is rolled back instead
@@ -143,7 +146,7 @@ class Session(QObject):
             return function(supervisor) or run_id
 
         task = background(act, owner=self)
-        task.done.connect(lambda started: self.run_changed.emit(str(started)))
+        task.done.connect(self._run_moved)
         return task
 
     def _secret_names(self, run_id: str) -> tuple[str, ...]:
@@ -156,8 +159,20 @@ class Session(QObject):
         return self.project.runs.list(kind) if self.project is not None else []
 
     def active_runs(self) -> list[Run]:
-        """The runs that are not over."""
-        return [run for run in self.runs() if run.state in ACTIVE_STATES]
+        """The runs that are not over, newest first; cheap enough for every redraw."""
+        if self.project is None:
+            return []
+        return [self.project.runs.get(run_id) for run_id in sorted(self._active, reverse=True)]
+
+    def _run_moved(self, run_id: str) -> None:
+        """Keep in mind which runs are active, then tell everybody."""
+        if self.project is None:
+            return
+        if self.project.runs.get(run_id).state in ACTIVE_STATES:
+            self._active.add(run_id)
+        else:
+            self._active.discard(run_id)
+        self.run_changed.emit(run_id)
 
     # ------------------------------------------------------------------------------------------------- history
     def undo(self) -> Task:

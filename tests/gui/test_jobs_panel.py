@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -143,6 +146,46 @@ def test_a_running_job_is_found_again_after_a_restart(
         other.open_project(folder)
     qtbot.waitUntil(lambda: shown_state(other, run_id) == "finished", timeout=SECONDS)
     qtbot.waitUntil(lambda: "40 responses" in other.status.rows.text(), timeout=SECONDS)
+
+
+KILLED = """
+import json, sys, time
+from pathlib import Path
+from kdstudio.ui.app import start
+app, window = start([sys.argv[1]])
+while window.session.project is None:
+    app.processEvents()
+window.session.start("elicit", json.loads(sys.argv[2]), title="A job")
+while "/ 60 rows" not in window.status.job.text():
+    app.processEvents()
+print("running", flush=True)
+while True:
+    app.processEvents()
+"""
+
+
+def test_killing_the_window_leaves_the_job_running_and_nothing_is_lost(
+    session: Session, tmp_path: Path, qtbot: QtBot
+) -> None:
+    folder = tmp_path / "Killed.kdstudio"
+    with Project.create(folder) as project:
+        project.rows.add_prompts(
+            NewPrompt(messages=({"role": "user", "content": f"prompt {index}"},)) for index in range(60)
+        )
+    command = [sys.executable, "-c", KILLED, str(folder), json.dumps(elicitation(0.05))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.kill()
+    window = MainWindow(session)
+    qtbot.addWidget(window, before_close_func=lambda shown: shown.leave())
+    window.show()
+    with qtbot.waitSignal(session.project_changed, timeout=SECONDS):
+        window.open_project(folder)
+    [run] = session.runs()
+    qtbot.waitUntil(lambda: shown_state(window, run.id) == "finished", timeout=SECONDS)
+    qtbot.waitUntil(lambda: "60 responses" in window.status.rows.text(), timeout=SECONDS)
+    assert session.runs()[0].result["rows"] == 60
 
 
 def test_closing_may_be_cancelled(window: MainWindow, qtbot: QtBot, click: Click) -> None:

@@ -152,7 +152,7 @@ class HomePage(Page):
             )
             return
         self.title.setText(project.name)
-        running = [run for run in self.session.runs() if run.state in ACTIVE_STATES]
+        running = self.session.active_runs()
         where = str(project.folder).replace(str(Path.home()), "~", 1)
         self.subtitle.setText(where + (f" · {len(running)} running" if running else ""))
 
