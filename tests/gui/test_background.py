@@ -80,3 +80,9 @@ def test_cancelled_and_forgiven_tasks_are_silent(qtbot: QtBot, qapp: QApplicatio
         pass
     assert wait_for_background()
     assert seen == []
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is immortal there (PEP 683)")
+def test_signals_cannot_use_up_the_references_of_none() -> None:
+    for singleton in (None, True, False, NotImplemented):
+        assert sys.getrefcount(singleton) > 1 << 27
