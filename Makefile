@@ -72,7 +72,7 @@ bench: setup
 	@$(RUN) $(BIN)/python -m tests.benchmarks $(ARGS)
 
 screenshots: setup
-	@$(RUN) QT_QPA_PLATFORM=offscreen $(BIN)/python -m tests.screenshots $(ARGS)
+	@$(RUN) QT_QPA_PLATFORM=offscreen $(BIN)/python packaging/screenshots.py $(ARGS)
 
 clean:
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
