@@ -1,8 +1,8 @@
 """Small teachers in slow formats are expanded once to 16 bits, because llama.cpp reads those several times faster.
 
 Two quantized formats have no fast matrix-matrix kernel on a CPU. Tokens a second of SmolLM2-135M on one thread, prefill
-and decode of 32 sequences: Q4_1 162 and 140, F16 321 and 227, Q8_0 385 and 260, Q4_0 478 and 381; Q5_1 is like Q4_1. The
-copy is kept in the cache under the fingerprint of the original.
+and decode of 32 sequences: Q4_1 162 and 140, F16 321 and 227, Q8_0 385 and 260, Q4_0 478 and 381; Q5_1 is like Q4_1.
+The copy is kept in the cache under the fingerprint of the original.
 """
 
 from __future__ import annotations
