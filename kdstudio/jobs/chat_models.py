@@ -196,20 +196,19 @@ class TeacherChat:
         """As `ChatModel.answer`."""
         began = time.perf_counter()
         request = Request("chat", tuple(messages), sampling)
-        shown = 0
+        pieces: list[str] = []
 
         def show(_key: str, text: str) -> None:
-            nonlocal shown
-            shown += len(text)
+            pieces.append(text)
             on_text(text)
 
         completion = next(iter(_generate(self._teacher, request, stop, show)), None)
-        if completion is None:
-            return Turn(Completion("", "", "incomplete"), 0.0)
+        if completion is None:  # stopped: what was shown is all there is
+            return Turn(Completion("", "".join(pieces), "incomplete"), 0.0)
         if completion.finish_reason == "error":
             title, _, rest = completion.error.partition("\n")
             raise KnownError(title or "The teacher gave no answer", rest, "Test the teacher's connection.")
-        if not shown and completion.text:
+        if not pieces and completion.text:
             on_text(completion.text)
         seconds = time.perf_counter() - began
         return Turn(completion, completion.tokens / seconds if seconds > 0 else 0.0)

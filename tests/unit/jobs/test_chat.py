@@ -15,8 +15,10 @@ import pytest
 
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.chat import _sampling, chat_once
-from kdstudio.jobs.chat_models import LlamaChat
-from kdstudio.teachers.base import Sampling
+from kdstudio.jobs.chat_models import LlamaChat, TeacherChat
+from kdstudio.models.spec import TeacherSpec
+from kdstudio.teachers.base import Request, Sampling
+from kdstudio.teachers.llama import LlamaTeacher
 from tests.tiny import tiny_gguf, tiny_model
 
 ASK = [{"role": "user", "content": "the quick brown fox"}]
@@ -211,10 +213,6 @@ def test_a_turn_reads_only_what_is_new(tmp_path: Path) -> None:
 
 
 def test_equals_the_many_at_once_teacher() -> None:
-    from kdstudio.models.spec import TeacherSpec
-    from kdstudio.teachers.base import Request
-    from kdstudio.teachers.llama import LlamaTeacher
-
     chat = LlamaChat(tiny_model(), threads=lambda: 1)
     ours = chat.answer(ASK, GREEDY, ignore, never).completion
     chat.close()
@@ -222,6 +220,20 @@ def test_equals_the_many_at_once_teacher() -> None:
     theirs = next(iter(teacher.generate([Request("k", tuple(ASK), GREEDY)])))
     teacher.close()
     assert (ours.text, ours.tokens, ours.finish_reason) == (theirs.text, theirs.tokens, theirs.finish_reason)
+
+
+def test_a_streaming_teacher_streams() -> None:
+    teacher = LlamaTeacher(TeacherSpec("t", "gguf", path=str(tiny_model()), options={"threads": 1}))
+    chat = TeacherChat(teacher)
+    seen: list[str] = []
+    turn = chat.answer(ASK, GREEDY, seen.append, never)
+    assert len(seen) > 1
+    assert "".join(seen) == turn.completion.text
+    stopped: list[str] = []
+    cut = chat.answer(ASK, Sampling(max_tokens=200, temperature=9.0), stopped.append, lambda: len(stopped) >= 2)
+    assert cut.completion.finish_reason == "incomplete"
+    assert cut.completion.text == "".join(stopped)
+    chat.close()
 
 
 def test_the_context_grows_when_a_conversation_does(tmp_path: Path) -> None:
