@@ -39,6 +39,10 @@ class StudentTable(Params):
         description="Width of a fresh student; 0 takes the teacher's.",
         json_schema_extra={"zero": "as the teacher"},
     )
+    refit: bool = Field(
+        False, description="Before training, fit each kept layer to the work of those left out after it (no gradients)."
+    )
+    freeze_embeddings: bool = Field(False, description="Leave embedding and head as they are: less work in each step.")
     adapter: Literal["full", "lora"] = Field(
         "full",
         description="Train all weights, or low-rank adapters (LoRA).",

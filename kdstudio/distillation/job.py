@@ -22,23 +22,11 @@ from kdstudio.distillation.objectives import needed_signals
 from kdstudio.distillation.randomness import stream_seed
 from kdstudio.distillation.reporter import TrainingJob
 from kdstudio.distillation.rows import TrainingRows, split_rows
-from kdstudio.distillation.teacher_signals import (
-    DenseTeacher,
-    SignalSource,
-    StoredSignals,
-    fits_in_memory,
-    local_teacher,
-    open_vault,
-    remember_rows,
-)
-from kdstudio.distillation.trainer import Outcome, Trainer, planned_steps
-from kdstudio.distillation.vocabulary import require_same_vocabulary
-from kdstudio.errors import BadInput, KnownError
-from kdstudio.models.gguf_header import fingerprint
+from kdstudio.distillation.teacher_side import TeacherSide, local_teacher, teacher_side
+from kdstudio.distillation.trainer import Outcome, Trainer
+from kdstudio.errors import BadInput
 from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
-from kdstudio.students.build import Student, build, load_source
-from kdstudio.students.network import assemble
-from kdstudio.students.save import open_tokenizer
+from kdstudio.students.build import Student, build
 
 STUDENT_NAME = "student"
 
@@ -54,25 +42,23 @@ def run(job: TrainingJob) -> dict[str, Any]:
     sources = frozen_rows(job.run_folder, job.project_folder, recipe.data.status)
     student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
     rows = _rows(job, recipe, student, sources)
-    source, judge = _signals(job, recipe, student, teacher, rows, sources, accelerator)
+    _require_space(job, student)
+    side = teacher_side(job, recipe, student, teacher, rows, sources, accelerator)
+    trainer = Trainer(job, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))
+    outcome = trainer.run()
+    if outcome.steps:
+        described = {"run": job.run_folder.name, "recipe_hash": recipe_hash(recipe), "title": recipe.recipe.title}
+        measured = {"steps": outcome.steps, "held_out": outcome.held_out}
+        student.save(job.run_folder / STUDENT_NAME, {**described, **measured})
+    described = {"run": job.run_folder.name, "parameters": student.description["parameters"]}
+    return {**_result(outcome, rows, side), **described}
+
+
+def _require_space(job: TrainingJob, student: Student) -> None:
+    """Say that the disk is too small before hours of work, not after."""
     parameters = {name: item for name, item in student.model.named_parameters() if item.requires_grad}
     needed = KEPT * checkpoint_bytes(parameters) + student.description["parameters"] * 4
     files.require_space(job.run_folder, needed, "Two checkpoints and the student")
-    trainer = Trainer(
-        job, recipe, recipe_hash(recipe), student, rows, accelerator, source, judge, _versions(accelerator)
-    )
-    outcome = trainer.run()
-    provenance = {"run": job.run_folder.name, "recipe_hash": recipe_hash(recipe), "title": recipe.recipe.title}
-    if outcome.steps:
-        job.progress(outcome.steps, outcome.steps, unit="steps", tokens=outcome.tokens, stage="save")
-        student.save(
-            job.run_folder / STUDENT_NAME, {**provenance, "steps": outcome.steps, "held_out": outcome.held_out}
-        )
-    return {
-        **_result(outcome, rows, judge),
-        "run": job.run_folder.name,
-        "parameters": student.description["parameters"],
-    }
 
 
 def _require_teacher(recipe: TrainingRecipe, described: dict[str, Any], teacher: Path | None) -> None:
@@ -104,45 +90,6 @@ def _rows(job: TrainingJob, recipe: TrainingRecipe, student: Student, sources: l
     return split_rows(examples, recipe.data, recipe.run.seed)
 
 
-def _signals(
-    job: TrainingJob,
-    recipe: TrainingRecipe,
-    student: Student,
-    teacher: Path | None,
-    rows: TrainingRows,
-    sources: list[SourceRow],
-    accelerator: Accelerator,
-) -> tuple[SignalSource | None, SignalSource | None]:
-    """Where the objectives read the teacher's signal, and what the held-out rows are measured against."""
-    needed = Signal.TEACHER_SIGNAL in needed_signals(recipe.objective)
-    if teacher is None:
-        return None, None
-    try:
-        if student.source != teacher:
-            require_same_vocabulary(open_tokenizer(teacher), student.tokenizer, sources)
-    except BadInput:
-        if needed:
-            raise
-        return None, None  # learning from text alone is what such a pair is for
-    stored: SignalSource | None = None
-    if needed and recipe.teacher.signals == "stored":
-        stored = StoredSignals(open_vault(job.project_folder), rows, fingerprint(teacher), recipe.teacher.top_k)
-    dense_training = needed and stored is None
-    try:
-        if not dense_training and not (rows.held_out and fits_in_memory(teacher)):
-            return stored, stored
-        config, state = load_source(teacher)
-    except KnownError:
-        if dense_training:
-            raise
-        return stored, stored  # an architecture that torch does not know here: measure by what is stored
-    network = assemble(config, state, teacher.name)
-    dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast)
-    visits = planned_steps(recipe, rows.count) * recipe.run.rows_per_batch * recipe.run.accumulation
-    remember_rows(job, dense, rows, training=dense_training, again=visits > rows.count)
-    return (dense if dense_training else stored), dense
-
-
 def _versions(accelerator: Accelerator) -> dict[str, str]:
     """Whatever the last digits of a curve depend on."""
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
@@ -150,16 +97,17 @@ def _versions(accelerator: Accelerator) -> dict[str, str]:
     return versions | {"device": str(accelerator.device), "precision": accelerator.mixed_precision, "system": os.name}
 
 
-def _result(outcome: Outcome, rows: TrainingRows, judge: SignalSource | None) -> dict[str, Any]:
+def _result(outcome: Outcome, rows: TrainingRows, side: TeacherSide) -> dict[str, Any]:
     return {
         "steps": outcome.steps,
         "final": {**outcome.held_out, "loss": outcome.loss},
         "before": outcome.before,
+        "refitted": outcome.refitted,
         "seconds": outcome.seconds,
         "tokens": outcome.tokens,
         "tokens_per_second": outcome.tokens / outcome.seconds if outcome.seconds else 0.0,
         "rows": rows.count,
         "held_out_rows": len(rows.held_out),
-        "held_out_against": "" if judge is None or not rows.held_out else judge.kind,
+        "held_out_against": "" if side.judge is None or not rows.held_out else side.judge.kind,
         "student": STUDENT_NAME,
     }

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-import psutil
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import Embedded, head_weight, response_hidden
-from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target
 from kdstudio.errors import KnownError, Stopped
-from kdstudio.models.gguf_header import read_header
-from kdstudio.models.shape import parameter_count, shape_of_folder
 from kdstudio.teachers.signals import SparseSignal, concatenate
 from kdstudio.teachers.vault import Vault
-
-CACHE_BYTES = 1 << 30
-"""Hidden states of rows that come again are kept up to this size; beyond it the teacher runs along."""
 
 Precision = Callable[[], AbstractContextManager[object]]
 
@@ -125,41 +117,3 @@ class DenseTeacher:
             raise KeyError("the teacher's body was freed, but a row is asked for that it never read")
         with torch.no_grad(), self._precision():
             return response_hidden(self._network, batch, Embedded(self._network, batch, self._prefix)).float()
-
-
-def local_teacher(described: Mapping[str, Any]) -> Path | None:
-    """The file or folder of a teacher whose weights are on this machine; None for any other."""
-    if described.get("kind") not in ("gguf", "huggingface") or not described.get("path"):
-        return None
-    return Path(str(described["path"])).expanduser()
-
-
-def fits_in_memory(teacher: Path) -> bool:
-    """Whether the whole network in float32 takes at most half of the memory that is free."""
-    parameters = parameter_count(shape_of_folder(teacher)) if teacher.is_dir() else read_header(teacher).parameters
-    return parameters * 4 <= psutil.virtual_memory().available / 2
-
-
-def remember_rows(job: Reporter, teacher: DenseTeacher, rows: TrainingRows, *, training: bool, again: bool) -> None:
-    """Run at once what will be read more than once and fits: held-out rows, and training rows that come `again`.
-
-    What is left runs beside the student, in the batches of the plan; otherwise the network is freed.
-    """
-    wanted = [*rows.held_out, *(rows.training if training and again else ())]
-    if teacher.cache_bytes(wanted) > CACHE_BYTES:
-        wanted = list(rows.held_out)
-    if teacher.cache_bytes(wanted) > CACHE_BYTES:
-        return
-
-    def going_on(done: int, total: int) -> bool:
-        job.progress(done, total, unit="rows", stage="teacher")
-        return job.continues()
-
-    teacher.remember(wanted, going_on=going_on)
-    if not training or len(wanted) == len(rows.examples):
-        teacher.forget_body()
-
-
-def open_vault(project_folder: Path) -> Vault:
-    """The project's vault."""
-    return Vault(project_folder / "vault")

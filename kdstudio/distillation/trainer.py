@@ -17,17 +17,19 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdstudio.distillation.batches import BatchPlan
+from kdstudio.distillation.checkpoint import Checkpoint as Saved
 from kdstudio.distillation.checkpoint import newest_checkpoint, restore_checkpoint, save_checkpoint
 from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
 from kdstudio.distillation.held_out import HeldOut, measure, token_pieces
 from kdstudio.distillation.objectives import WeightedObjectives
+from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.randomness import seed_everything
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import greedy_answers, sample_examples, text_of
 from kdstudio.distillation.schedule import learning_rate
 from kdstudio.distillation.targets import Targets
-from kdstudio.distillation.teacher_signals import SignalSource
+from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import Checkpoint, Metric, Sample
 from kdstudio.recipe import TrainingRecipe
@@ -45,22 +47,12 @@ class Outcome:
     seconds: float = 0.0
     loss: float = math.nan
     before: dict[str, float] = field(default_factory=dict)
+    refitted: dict[str, float] = field(default_factory=dict)
     held_out: dict[str, float] = field(default_factory=dict)
 
 
-def planned_steps(recipe: TrainingRecipe, rows: int) -> int:
-    """Optimiser steps of a run over so many training rows."""
-    if recipe.run.steps:
-        return recipe.run.steps
-    per_epoch = math.ceil(rows / (recipe.run.rows_per_batch * recipe.run.accumulation))
-    return max(1, math.ceil(recipe.run.epochs * per_epoch))
-
-
 class Trainer:
-    """Trains `student` on `rows` as `recipe` says; `source` gives the teacher's signals to the objectives.
-
-    `judge` is what the held-out rows are measured against, when that is another source than the training's.
-    """
+    """Trains `student` on `rows` as `recipe` says, with the signals and the measure that the teacher's `side` gives."""
 
     def __init__(
         self,
@@ -70,12 +62,11 @@ class Trainer:
         student: Student,
         rows: TrainingRows,
         accelerator: Accelerator,
-        source: SignalSource | None,
-        judge: SignalSource | None,
+        side: TeacherSide,
         versions: dict[str, str],
     ) -> None:
         self._job, self._recipe, self._hash, self._rows, self._student = job, recipe, recipe_hash, rows, student
-        self._accelerator, self._source, self._judge, self._versions = accelerator, source, judge, versions
+        self._accelerator, self._side, self._versions = accelerator, side, versions
         self._network = student.model.to(accelerator.device)
         self._parameters = {name: item for name, item in self._network.named_parameters() if item.requires_grad}
         self._optimizer = _optimizer(self._parameters, recipe)
@@ -97,10 +88,16 @@ class Trainer:
     def run(self) -> Outcome:
         """Train from the newest good checkpoint, or from the start, to the end or until a stop is asked for."""
         seed_everything(self._recipe.run.seed, "dropout")
-        self._resume()
-        if self._outcome.steps == 0 and self._rows.held_out:
+        found = self._newest()
+        if found is None and self._rows.held_out:
             self._measure(0)
             self._outcome.before = dict(self._outcome.held_out)
+        if self._recipe.student.refit and (found is None or self._student.wrapped is not None):
+            self._refit()  # under LoRA a checkpoint holds the adapters alone, so their base is made again
+        if found is not None:
+            restore_checkpoint(found, self._parameters, self._optimizer)
+            self._outcome = Outcome(steps=found.step, **found.progress)
+            self._saved = found.step
         self._network.train()
         while self._outcome.steps < self._total:
             if not self._job.continues():
@@ -110,6 +107,15 @@ class Trainer:
             self._one(self._outcome.steps)
         self._network.train(False)
         return self._outcome
+
+    def _refit(self) -> None:
+        """Give the student its better start. The curve's step 0 stays the student as it was cut."""
+        began = time.perf_counter()
+        self._side.refit(self._job, self._student, self._rows, self._accelerator)
+        if self._rows.held_out:
+            device, precision = self._accelerator.device, self._accelerator.autocast
+            self._outcome.refitted = measure(self._network, self._rows, self._side.judge, device, precision).values()
+        self._outcome.seconds += time.perf_counter() - began
 
     def _one(self, step: int) -> None:
         """One optimiser step with all that is due after it."""
@@ -163,7 +169,7 @@ class Trainer:
         embedded = Embedded(self._network, batch, self._prefix)
         with self._accelerator.autocast():
             hidden = response_hidden(self._network, batch, embedded)
-        targets = Targets(batch.labels, None if self._source is None else self._source.target(batch))
+        targets = Targets(batch.labels, None if self._side.source is None else self._side.source.target(batch))
         head = head_weight(self._network)
         sums = torch.zeros(1 + len(self._recipe.objective), dtype=torch.float64)
         leaf = hidden.detach().requires_grad_()
@@ -179,7 +185,7 @@ class Trainer:
         """Measure on the held-out rows, and let the student speak."""
         began = time.perf_counter()
         device = self._accelerator.device
-        found = measure(self._network, self._rows, self._judge, device, self._accelerator.autocast)
+        found = measure(self._network, self._rows, self._side.judge, device, self._accelerator.autocast)
         self._outcome.held_out = found.values()
         self._job.emit(Metric(step, found.values()))
         prompts = [example.prompt_ids.tolist() for example in self._samples]
@@ -209,7 +215,8 @@ class Trainer:
         path = made.folder.relative_to(self._job.run_folder).as_posix()
         self._job.emit(Checkpoint(outcome.steps, path), durable=True)
 
-    def _resume(self) -> None:
+    def _newest(self) -> Saved | None:
+        """The checkpoint to go on from, with what the person should know of it."""
         found, faults = newest_checkpoint(self._checkpoints, self._hash)
         if faults:
             self._job.warn(
@@ -217,18 +224,16 @@ class Trainer:
                 "; ".join(faults),
                 f"Training goes on from step {found.step if found else 0}.",
             )
-        if found is None:
-            return
-        changed = [name for name, version in found.versions.items() if self._versions.get(name) != version]
-        if changed:
+        changed = (
+            [name for name, version in found.versions.items() if self._versions.get(name) != version] if found else []
+        )
+        if found and changed:
             self._job.warn(
                 "Versions have changed since the checkpoint",
-                ", ".join(f"{name} was {found.versions[name]}" for name in changed),
+                ", ".join(f"{name} was {before[name]}" for name in changed),
                 "The rest of the curve may differ in its last digits.",
             )
-        restore_checkpoint(found, self._parameters, self._optimizer)
-        self._outcome = Outcome(steps=found.step, **found.progress)
-        self._saved = found.step
+        return found
 
 
 def _optimizer(parameters: dict[str, Any], recipe: TrainingRecipe) -> torch.optim.AdamW:

@@ -53,6 +53,12 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     """
     source = _source(table, teacher)
     _refuse_unexportable(source)
+    if table.refit and (table.source != "teacher" or source != teacher):
+        raise BadInput(
+            "There is nothing to refit",
+            "Refitting compares the kept layers with the teacher that they were cut from.",
+            'Set student.source = "teacher" without a path, or student.refit = false.',
+        )
     if table.source == "fresh":
         config = fresh_config(source_config(source), table.layer_count, table.hidden_size)
         model, kept = fresh_network(config, seed), tuple[int, ...]()
@@ -68,6 +74,9 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
         "adapter": table.adapter,
         "parameters": sum(item.numel() for item in model.parameters()),
     }
+    if table.freeze_embeddings:
+        for name in ("model.embed_tokens", "lm_head"):
+            model.get_submodule(name).requires_grad_(False)
     if table.adapter == "lora":
         rank, alpha, dropout = table.lora_rank, table.lora_alpha, table.lora_dropout
         student.wrapped = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, seed=seed)

@@ -272,3 +272,26 @@ def test_the_teacher_may_be_a_folder(project: Path, tmp_path: Path) -> None:
 def test_the_spec_of_a_teacher_is_what_the_job_reads() -> None:
     assert {"name", "kind", "path"} <= set(TeacherSpec("a", "gguf", path="x").__dataclass_fields__)
     assert run_files.JOB_NAME == "job.toml"
+
+
+def test_a_refit_is_a_better_start_and_resumes_bit_for_bit(project: Path) -> None:
+    tables = {"student": {"refit": True, "freeze_embeddings": True}, "run": {"steps": 5}}
+    whole = train(project, "whole", **tables)
+    assert whole["refitted"]["held_out_forward_kl"] < 0.8 * whole["before"]["held_out_forward_kl"]
+    broken = make_run(project, "broken", recipe(**tables))
+    result: dict[str, Any] = {}
+    for stop_after in (12, 10**9):  # the first stop falls into training, after teacher and refit were asked
+        result = JournalledJob(broken, stop_after).run()
+    assert result["final"] == whole["final"]
+    assert curve(broken) == curve(project / "runs" / "whole")
+    assert torch.equal(weights(project, "broken")["lm_head.weight"], weights(project, "whole")["lm_head.weight"])
+
+
+def test_a_refit_under_lora_resumes_bit_for_bit(project: Path) -> None:
+    tables = {"student": {"refit": True, "adapter": "lora", "lora_rank": 2}, "run": {"steps": 6}}
+    whole = train(project, "whole", **tables)
+    broken = make_run(project, "broken", recipe(**tables))
+    stopped = JournalledJob(broken, 8).run()
+    assert 0 < stopped["steps"] < 6
+    assert JournalledJob(broken).run()["final"] == whole["final"]
+    assert curve(broken) == curve(project / "runs" / "whole")
