@@ -34,7 +34,7 @@ STEPS: tuple[StepText, ...] = (
     StepText(
         "project",
         "Open the sample project",
-        "265 short prompts of one job: write the first sentence of a story.",
+        "Hundreds of short prompts of one job: write the first sentence of a story.",
         "Create sample project",
         "",
     ),
@@ -68,7 +68,7 @@ STEPS: tuple[StepText, ...] = (
     StepText(
         "train",
         "Train the student",
-        "14 of the teacher’s 30 layers learn its whole distribution; you watch the gap close.",
+        "About half of the teacher’s layers learn its whole distribution; you watch the gap close.",
         "Start training",
         "Needs accepted answers.",
         "train",

@@ -85,7 +85,8 @@ def test_the_sample_project_is_one_click(empty_window: MainWindow, qtbot: QtBot,
     project = empty_window.session.project
     assert project is not None
     assert project.folder == sample_way.sample_project_folder()
-    assert sum(count for (kind, _), count in project.rows.counts().items() if kind == "prompt") == 265
+    lines = sample_way.sample_file("prompts.jsonl").read_text("utf-8").splitlines()
+    assert sum(count for (kind, _), count in project.rows.counts().items() if kind == "prompt") == len(lines)
     assert page.steps["teacher"].state == "next"
     assert page.steps["ask"].state == "blocked"
     assert not page.steps["ask"].action.isVisible()
@@ -137,6 +138,22 @@ def test_asking_starts_a_job_with_the_projects_teacher(
     [run] = project.runs.list()
     assert run.parameters["teacher"]["name"] == "Script"
     assert run.parameters["recipe"]["step"][1]["max_tokens"] == sample_way.SAMPLE_TOKENS
+
+
+def test_the_project_is_summed_up(window: MainWindow, qtbot: QtBot) -> None:
+    project = window.session.project
+    assert project is not None
+    project.rows.add_prompts([NewPrompt(messages=({"role": "user", "content": f"p{index}"},)) for index in range(3)])
+    project.rows.add_responses([NewResponse(prompt_id=next(iter(project.rows.prompts())).id, text="b", teacher="T")])
+    (project.exports_folder / "a.gguf").write_bytes(b"GGUF")
+    trained = project.runs.add("train", "Training", {})
+    project.runs.set_state(trained, "finished", result={"final": {"held_out_forward_kl": 0.931}})
+    window.session.rows_changed.emit()
+    values = home(window).facts.values
+    qtbot.waitUntil(lambda: values["Closest"].text() == "divergence 0.93", timeout=10_000)
+    assert [values[name].text() for name in ("Prompts", "Answers", "Students", "Exports")] == ["3", "1", "1", "1"]
+    window.session.close()
+    qtbot.waitUntil(lambda: not home(window).facts.isVisible())
 
 
 @pytest.mark.parametrize(("step", "page"), [("review", "data"), ("evaluate", "evaluate"), ("export", "export")])

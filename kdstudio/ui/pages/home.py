@@ -17,6 +17,7 @@ from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.machine_card import MachineCard
+from kdstudio.ui.widgets.project_card import ProjectCard, read_facts
 from kdstudio.ui.widgets.recent_projects import RecentProjects
 from kdstudio.ui.widgets.step_row import StepRow
 
@@ -33,6 +34,7 @@ class HomePage(Page):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
         self._reading: Task | None = None
+        self._counting: Task | None = None
         self._fetching: set[str] = set()
         self._found: Path | None = None
         self.steps: dict[str, StepRow] = {}
@@ -95,7 +97,9 @@ class HomePage(Page):
         self.recent.open_wanted.connect(lambda: self._window_action("ask_open_project"))
         self.recent.new_wanted.connect(lambda: self._window_action("ask_new_project"))
         self.machine = MachineCard()
+        self.facts = ProjectCard()
         column.addWidget(self.recent)
+        column.addWidget(self.facts)
         column.addWidget(self.machine)
         column.addStretch(1)
         return side
@@ -132,6 +136,13 @@ class HomePage(Page):
         chatted = self.session.remembers("chatted")
         self._reading = background(lambda: read_steps(project, chatted=chatted), owner=self)
         self._reading.done.connect(self._show_steps)
+        if self._counting is None:  # walking a large folder takes longer than the steps: one at a time
+            self._counting = background(read_facts, project, owner=self)
+            self._counting.done.connect(self.facts.show_facts)
+            self._counting.finished.connect(self._counted)
+
+    def _counted(self) -> None:
+        self._counting = None
 
     def _show_steps(self, states: list[StepState]) -> None:
         for step in states:
