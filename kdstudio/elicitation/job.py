@@ -9,20 +9,22 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdstudio.elicitation.answers import bounded, from_event, to_event
 from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Written
 from kdstudio.elicitation.prompts import prompts_of
 from kdstudio.elicitation.values import with_values
 from kdstudio.errors import BadInput, BugError, KnownError
-from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Answer, Dropped, Row
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe, recipe_hash, validate_recipe
 from kdstudio.teachers.base import Completion, Request, Teacher
 from kdstudio.teachers.opening import open_teacher
+
+if TYPE_CHECKING:
+    from kdstudio.jobs.child import Job
 
 PAID_KINDS = ("openai",)
 

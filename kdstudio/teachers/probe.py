@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdstudio.errors import KnownError
-from kdstudio.jobs.child import Job
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Request, Sampling, Teacher
 from kdstudio.teachers.opening import open_teacher
+
+if TYPE_CHECKING:
+    from kdstudio.jobs.child import Job
 
 QUESTION = "Say hello in one short sentence."
 
