@@ -224,10 +224,9 @@ class Trainer:
                 "; ".join(faults),
                 f"Training goes on from step {found.step if found else 0}.",
             )
-        changed = (
-            [name for name, version in found.versions.items() if self._versions.get(name) != version] if found else []
-        )
-        if found and changed:
+        before = found.versions if found else {}
+        changed = [name for name, version in before.items() if self._versions.get(name) != version]
+        if changed:
             self._job.warn(
                 "Versions have changed since the checkpoint",
                 ", ".join(f"{name} was {before[name]}" for name in changed),

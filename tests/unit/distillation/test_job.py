@@ -275,7 +275,7 @@ def test_the_spec_of_a_teacher_is_what_the_job_reads() -> None:
 
 
 def test_a_refit_is_a_better_start_and_resumes_bit_for_bit(project: Path) -> None:
-    tables = {"student": {"refit": True, "freeze_embeddings": True}, "run": {"steps": 5}}
+    tables: dict[str, Any] = {"student": {"refit": True, "freeze_embeddings": True}, "run": {"steps": 5}}
     whole = train(project, "whole", **tables)
     assert whole["refitted"]["held_out_forward_kl"] < 0.8 * whole["before"]["held_out_forward_kl"]
     broken = make_run(project, "broken", recipe(**tables))
@@ -288,7 +288,7 @@ def test_a_refit_is_a_better_start_and_resumes_bit_for_bit(project: Path) -> Non
 
 
 def test_a_refit_under_lora_resumes_bit_for_bit(project: Path) -> None:
-    tables = {"student": {"refit": True, "adapter": "lora", "lora_rank": 2}, "run": {"steps": 6}}
+    tables: dict[str, Any] = {"student": {"refit": True, "adapter": "lora", "lora_rank": 2}, "run": {"steps": 6}}
     whole = train(project, "whole", **tables)
     broken = make_run(project, "broken", recipe(**tables))
     stopped = JournalledJob(broken, 8).run()

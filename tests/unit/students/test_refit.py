@@ -68,7 +68,6 @@ def test_the_first_layer_is_the_ridge_solution() -> None:
     gram += refitting.RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     change = np.linalg.solve(gram, weighted.T @ (goal * scale)).T
     expected = weight_of(made.model, "model.layers.0.mlp.down_proj").detach().double().numpy() + change
-    # The shared prefix is as long as no token, so that every token but the first of each row counts; one row's first too.
     run(made, rows)
     found = weight_of(made.model, "model.layers.0.mlp.down_proj").detach().numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
