@@ -88,7 +88,7 @@ class HomePage(Page):
 
     def _side(self) -> QWidget:
         side = QWidget()
-        side.setFixedWidth(_SIDE_WIDTH)
+        side.setProperty("role", "scrolled")
         column = QVBoxLayout(side)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(12)
@@ -102,7 +102,12 @@ class HomePage(Page):
         column.addWidget(self.facts)
         column.addWidget(self.machine)
         column.addStretch(1)
-        return side
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFixedWidth(_SIDE_WIDTH)
+        area.setWidget(side)
+        return area
 
     def _window_action(self, name: str) -> None:
         getattr(self.window(), name)()
