@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel
 
 from kdstudio.catalogue.objectives import OBJECTIVES
 from kdstudio.catalogue.quantizations import QUANTIZATIONS
@@ -23,7 +24,8 @@ def test_an_entry_explains_itself(entry: Entry) -> None:
 
 
 def test_every_key_of_a_recipe_has_a_help_text() -> None:
-    for model in (*STEP_TYPES, StudentTable, OptimizerTable, RunTable):
+    models: tuple[type[BaseModel], ...] = (*STEP_TYPES, StudentTable, OptimizerTable, RunTable)
+    for model in models:
         assert all(parameter.help for parameter in parameters_of(model) if parameter.name != "type")
 
 
