@@ -90,13 +90,14 @@ class Exchange:
         error: BaseException = UnreadableError("no try was made")
         attempt = 0
         while attempt < self._tries:
+            sent = self._optional(request.sampling)
             try:
                 return await self._attempt(request, show)
             except Exception as failure:  # noqa: BLE001 -- sorted below; what is not the endpoint's is raised
                 error = failure
             if (refusal := failures.refusal(error, self._spec, self._key)) is not None:
                 raise refusal from error
-            if self._adapted(error, request.sampling):
+            if self._adapted(error, sent):
                 continue
             if not failures.is_transient(error):
                 break
@@ -123,16 +124,20 @@ class Exchange:
         jitter = random.uniform(0, min(_LONGEST_BACKOFF, _BASE_WAIT * 2 ** (attempt - 1)))
         return jitter if asked is None else min(failures.MAXIMUM_WAIT, asked + min(jitter, 1.0))
 
-    def _adapted(self, error: BaseException, sampling: Sampling) -> bool:
-        """Leave out an optional parameter that the endpoint refuses; True if the question can be put anew."""
-        optional = set(self._parameters(sampling)) - _ESSENTIAL
-        name = failures.refused_parameter(error, optional | ({"top_k"} if sampling.top_k else set()))
-        if not name or name in self._left_out:
-            return False
-        self._left_out.add(name)
-        if name not in ("max_tokens", "stream_options"):
-            self._notes.append(f"{self._spec.url} does not take {name}: it is left out, and the server's own applies.")
-        return True
+    def _optional(self, sampling: Sampling) -> set[str]:
+        """The parameters of the next try that it could do without."""
+        extra = {"top_k"} if sampling.top_k and "top_k" not in self._left_out else set()
+        return (set(self._parameters(sampling)) - _ESSENTIAL) | extra
+
+    def _adapted(self, error: BaseException, sent: set[str]) -> bool:
+        """Leave out a parameter that the endpoint refuses; True if the question can be put anew without it."""
+        name = failures.refused_parameter(error, sent)
+        if name and name not in self._left_out:  # several requests under way may learn it at once
+            self._left_out.add(name)
+            if name not in ("max_tokens", "stream_options"):
+                words = f"{self._spec.url} does not take {name}: it is left out, and the server's own applies."
+                self._notes.append(words)
+        return bool(name)
 
     def _parameters(self, sampling: Sampling) -> dict[str, Any]:
         limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"

@@ -296,7 +296,8 @@ def test_text_that_was_shown_is_not_said_twice(server: Loopback) -> None:
 def test_parameters_that_the_endpoint_refuses_are_left_out_and_said(server: Loopback) -> None:
     server.refuses = ("max_tokens", "temperature", "stream_options", "top_k")
     teacher = teacher_at(server.url)
-    assert ask(teacher, 1, Sampling(top_k=5, max_tokens=2))[0].finish_reason == "length"
+    found = ask(teacher, 8, Sampling(top_k=5, max_tokens=2))
+    assert [item.finish_reason for item in found] == ["length"] * 8
     assert "max_tokens" not in server.asked[-1].body
     assert server.asked[-1].body["max_completion_tokens"] == 2
     assert sorted(note.split("take ")[1].split(":")[0] for note in teacher.notes) == ["temperature", "top_k"]
