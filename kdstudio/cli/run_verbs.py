@@ -227,6 +227,7 @@ def export(
     run: Annotated[str, typer.Argument(help="The training run's id.")],
     quantize: Annotated[str, typer.Option(help="GGUF formats, separated by commas.")] = "F16,Q8_0",
     name: Annotated[str, typer.Option(help="The model's name; empty takes the recipe's title.")] = "",
+    safetensors: Annotated[bool, typer.Option("--safetensors", help="Also a folder for transformers.")] = False,
     json: JsonFlag = False,
 ) -> None:
     """Write the student as GGUF files, each loaded again and compared with what was trained."""
@@ -241,7 +242,7 @@ def export(
         ) from error
     with opened(project) as target:
         target.runs.get(run)
-        parameters = {"run": run, "quantizations": list(formats), "name": name}
+        parameters = {"run": run, "quantizations": list(formats), "name": name, "safetensors": safetensors}
         result = run_job_in(target, "export", parameters, as_json=False, title=f"Export {name or run}")
     lines = [_exported_line(item) for item in result.get("files", [])]
     show(result, as_json=json, text="\n".join(lines))
