@@ -72,8 +72,8 @@ class DataPage(Page):
         self.splitter.setStretchFactor(0, 3)
         self.splitter.setStretchFactor(1, 2)
         self.splitter.setSizes(list(_INSPECTOR_SHARE))
-        left.setMinimumWidth(380)
-        self.inspector.setMinimumWidth(290)
+        left.setMinimumWidth(430)
+        self.inspector.setMinimumWidth(334)
         self.stack.addWidget(self.splitter)
         self.stack.addWidget(self.empty)
         self.content.setSpacing(8)
@@ -253,7 +253,7 @@ class DataPage(Page):
     # -------------------------------------------------------------------------------------------------- choice
     def _chosen_changed(self) -> None:
         chosen = self.table.chosen_count()
-        self.footer.show_rows(len(self.table.rows.ids), self._total(self.query.kind), chosen)
+        self.footer.show_rows(len(self.table.rows.ids), self._total(self.query.kind))
         self.inspector.show_row(self.query.kind, self.table.current_id(), chosen)
         self.session.selection_said.emit(self.selection_words())
 

@@ -34,7 +34,7 @@ class KindSwitch(QFrame):
         self.buttons: dict[str, QToolButton] = {}
         group = QButtonGroup(self)
         row = QHBoxLayout(self)
-        row.setContentsMargins(3, 3, 3, 3)
+        row.setContentsMargins(2, 2, 2, 2)
         row.setSpacing(2)
         for kind in KINDS:
             made = QToolButton()
@@ -180,13 +180,12 @@ class Footer(QWidget):
             row.addWidget(one)
         self.bar.hide()
         self.fault.hide()
-        self.show_rows(0, 0, 0)
+        self.show_rows(0, 0)
         theme().changed.connect(self.update)
 
-    def show_rows(self, shown: int, total: int, chosen: int) -> None:
-        """Say how many rows are shown and chosen."""
-        words = f"{number(shown)} shown" if shown == total else f"{number(shown)} of {number(total)} shown"
-        self.words.setText(f"{words} · {number(chosen)} selected" if chosen else words)
+    def show_rows(self, shown: int, total: int) -> None:
+        """Say how many rows are shown; the status bar says how many are chosen."""
+        self.words.setText(f"{number(shown)} shown" if shown == total else f"{number(shown)} of {number(total)} shown")
         for one, verb in ((self.accept_all, "Accept"), (self.reject_all, "Reject")):
             one.setText(f"{verb} all {number(shown)} shown" if verb == "Accept" else "Reject all")
             one.setAccessibleName(f"{verb} all {shown} rows that are shown")

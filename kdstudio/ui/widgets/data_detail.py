@@ -145,7 +145,8 @@ def _common(row: Prompt | Response | Preference) -> list[tuple[str, str]]:
 
 def _rest(row: Prompt | Response | Preference) -> dict[str, Any]:
     """What the JSON shows besides id and messages; empty fields are left out."""
-    fields = {name: value for name, value in asdict(row).items() if name not in ("id", "messages", "message", "tags")}
+    shown = ("id", "messages", "message", "text", "tags")
+    fields = {name: value for name, value in asdict(row).items() if name not in shown}
     fields["fingerprint"] = row.fingerprint.hex()
     return {name: value for name, value in fields.items() if value not in ("", (), {}, [], None)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QFileDialog, QFormLayout, QFrame, QHBoxLayout, QScrollArea, QSpinBox, QWidget
+from PySide6.QtWidgets import QFileDialog, QFormLayout, QFrame, QHBoxLayout, QLabel, QScrollArea, QSpinBox, QWidget
 
 from kdstudio.errors import KnownError
 from kdstudio.jobs.requests import elicitation_parameters, key_names
@@ -17,7 +17,7 @@ from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.data_dialog import Sheet
-from kdstudio.ui.widgets.data_generate_settings import GenerateSettings
+from kdstudio.ui.widgets.data_generate_settings import CAPTION_WIDTH, GenerateSettings
 from kdstudio.ui.widgets.fields import Choice, WholeNumber
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.wording import number, plural
@@ -59,6 +59,12 @@ def count_open(project: Project, teacher: str, hash_: str, status: str, tag: str
     return sum(prompt.status != "rejected" for prompt in found)
 
 
+def _caption(words: str) -> QLabel:
+    made = label(words)
+    made.setMinimumWidth(CAPTION_WIDTH)
+    return made
+
+
 class GenerateDialog(Sheet):
     """`started(run_id)`: the job began."""
 
@@ -87,7 +93,7 @@ class GenerateDialog(Sheet):
         self._timer.timeout.connect(self._count)
         self._build()
         self._connect()
-        self.resize(_WIDTH, 560)
+        self.resize(_WIDTH, 600)
         self._reload()
 
     # ------------------------------------------------------------------------------------------------ building
@@ -98,7 +104,7 @@ class GenerateDialog(Sheet):
         self.form.setContentsMargins(0, 0, 8, 0)
         self.form.setHorizontalSpacing(14)
         self.form.setVerticalSpacing(8)
-        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for widget, name, words in (
             (self.recipe, "generate_recipe", "Recipe"),
             (self.teacher, "generate_teacher", "Teacher"),
@@ -116,10 +122,10 @@ class GenerateDialog(Sheet):
         prompts.addWidget(self.tag, 2)
         prompts.addWidget(label("at most", "dim"))
         prompts.addWidget(self.limit, 1)
-        self.form.addRow("Recipe", self.recipe)
-        self.form.addRow("", self.purpose)
-        self.form.addRow("Teacher", self.teacher)
-        self.form.addRow("Prompts", prompts)
+        self.form.addRow(_caption("Recipe"), self.recipe)
+        self.form.addRow(_caption(""), self.purpose)
+        self.form.addRow(_caption("Teacher"), self.teacher)
+        self.form.addRow(_caption("Prompts"), prompts)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)

@@ -28,6 +28,7 @@ _LABELS = {
     "refuse_pattern": "Refuse what matches",
     "require_pattern": "Keep only what matches",
 }
+CAPTION_WIDTH = 130
 _KINDS = {"text": "str", "integer": "int", "number": "float", "boolean": "bool", "choice": "choice"}
 
 
@@ -52,6 +53,7 @@ class GenerateSettings(QWidget):
                 self._add_sample(column, index, step)
             elif isinstance(step, FilterStep):
                 self._add_filter(column, index, step)
+        align_captions(self)
 
     def _parameter_form(self) -> QFormLayout:
         form = QFormLayout()
@@ -132,6 +134,16 @@ class GenerateSettings(QWidget):
             count *= int(form.values()["samples"])
             tokens += count * int(form.values()["max_tokens"])
         return tokens
+
+
+def align_captions(widget: QWidget) -> None:
+    """Give the captions of all forms inside one width, so that their editors stand in line."""
+    for form in widget.findChildren(QFormLayout):
+        for row in range(form.rowCount()):
+            item = form.itemAt(row, QFormLayout.ItemRole.LabelRole)
+            caption = item.widget() if item is not None else None
+            if caption is not None:
+                caption.setMinimumWidth(CAPTION_WIDTH)
 
 
 def _parameter(name: str, table: ParameterTable) -> Parameter:

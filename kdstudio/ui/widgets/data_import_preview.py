@@ -65,7 +65,8 @@ class ImportPreview(QWidget):
         self.happens: QLabel = label("", "small", wrap=True, name="import_happens")
         self.columns: dict[str, Choice] = {}
         self.table = _preview_table()
-        self.empty = EmptyState("file-down", "Nothing is added before you have seen what the file holds.")
+        self.empty = EmptyState("file-down", "You see what a file holds before anything is added.")
+        self.empty.sentence.setMinimumWidth(420)
         self._build()
         self.kinds.changed.connect(self._show_happens)
         self.show_nothing()
@@ -133,7 +134,8 @@ class ImportPreview(QWidget):
         self.mapping_frame.setVisible(mappable)
         if found is None:
             self.what.setText(f"{looked.path.name} · {size}")
-            self._say_note(f"{looked.fault.detail if looked.fault else ''} Choose which column holds the prompt.")
+            words = "None of its columns has a name we know. Choose which one holds the prompt."
+            self._say_note(looked.fault.detail if looked.fault and self.mapping().get("prompt") else words)
             self._fill(())
         else:
             from kdstudio.project.formats import FORMATS
@@ -161,7 +163,6 @@ class ImportPreview(QWidget):
         self.happens.setText(_WHAT_HAPPENS[self.kinds.value()])
 
     def _fill(self, items: tuple[Item, ...]) -> None:
-        self.table.setVisible(bool(items))
         self.table.setRowCount(len(items))
         for place, item in enumerate(items):
             answer = item.response if item.response is not None else "  /  ".join(item.candidates)

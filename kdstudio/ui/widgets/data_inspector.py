@@ -5,12 +5,10 @@ from __future__ import annotations
 from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import (
-    QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
-    QScrollArea,
     QStackedWidget,
     QTabWidget,
     QVBoxLayout,
@@ -24,6 +22,7 @@ from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.data_conversation import ConversationView
 from kdstudio.ui.widgets.data_detail import Detail, read_detail
+from kdstudio.ui.widgets.data_facts import FactsView
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.wording import number
@@ -56,7 +55,7 @@ class Inspector(QFrame):
         self.editor = _text_box("data_editor", "Text of the row", mono=False)
         self.raw = _text_box("data_raw", "The row as JSON", mono=True)
         self.raw.setReadOnly(True)
-        self.facts = QFormLayout()
+        self.facts = FactsView()
         self.tabs = QTabWidget()
         self._build()
         self.show_nothing()
@@ -72,7 +71,7 @@ class Inspector(QFrame):
             (self.preview, "Preview"),
             (self._editing(), "Edit"),
             (self.raw, "Raw JSON"),
-            (self._provenance(), "Provenance"),
+            (self.facts, "Provenance"),
         ):
             self.tabs.addTab(widget, words)
         self.raw.setProperty("role", "plain")
@@ -104,19 +103,6 @@ class Inspector(QFrame):
             shortcut = QShortcut(QKeySequence(keys), self.editor, context=Qt.ShortcutContext.WidgetShortcut)
             shortcut.activated.connect(self.keep)
         return page
-
-    def _provenance(self) -> QWidget:
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        inner = QWidget()
-        inner.setProperty("role", "scrolled")
-        inner.setLayout(self.facts)
-        self.facts.setContentsMargins(12, 12, 10, 10)
-        self.facts.setVerticalSpacing(7)
-        self.facts.setHorizontalSpacing(14)
-        self.facts.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-        area.setWidget(inner)
-        return area
 
     def _deciding(self) -> QWidget:
         self.buttons = QWidget()
@@ -194,20 +180,10 @@ class Inspector(QFrame):
         self.editor.setReadOnly(detail.text is None)
         self.editor.document().setModified(False)
         self.raw.setPlainText(detail.raw)
-        self._show_facts(detail)
+        self.facts.show_facts(detail.provenance)
         self._show_changed()
         self.edit.setEnabled(detail.text is not None)
         self.stack.setCurrentWidget(self.tabs)
-
-    def _show_facts(self, detail: Detail) -> None:
-        while self.facts.rowCount():
-            self.facts.removeRow(0)
-        for name, value in detail.provenance:
-            role = "mono" if name in ("Recipe hash", "Run", "Fingerprint") else "body"
-            said = label(value, role, wrap=True, selectable=True, name=f"data_fact_{name.lower().replace(' ', '_')}")  # type: ignore[arg-type]
-            said.setAccessibleName(name)
-            caption = label(name, "dim")
-            self.facts.addRow(caption, said)
 
     # ------------------------------------------------------------------------------------------------- editing
     def changed(self) -> bool:

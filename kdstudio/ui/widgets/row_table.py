@@ -113,10 +113,11 @@ class RowTableView(QTableView):
         for place in reversed([place for place, column in columns if column.droppable]):
             if room - sum(widths.values()) < COMFORTABLE_TEXT * len(texts):
                 del widths[place]
-        rest, shares = max(room - sum(widths.values()), 0), sum(column.width for column in texts)
+        rest, shares = max(room - sum(widths.values()), MINIMUM_TEXT * len(texts)), sum(one.width for one in texts)
         for place, column in columns:
             if column.text:
-                self.setColumnWidth(place, max(rest * column.width // shares, MINIMUM_TEXT))
+                others = MINIMUM_TEXT * (len(texts) - 1)
+                self.setColumnWidth(place, min(max(rest * column.width // shares, MINIMUM_TEXT), rest - others))
             else:
                 self.setColumnHidden(place, place not in widths)
                 self.setColumnWidth(place, widths.get(place, column.width))
