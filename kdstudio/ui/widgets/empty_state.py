@@ -12,6 +12,8 @@ from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.labels import label
 
+_WIDTH = 440
+
 
 class EmptyState(QWidget):
     """An icon, one sentence and one primary button, centred. `action` is the button."""
@@ -33,8 +35,6 @@ class EmptyState(QWidget):
         self._mark.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.sentence = label(sentence, "dim", wrap=True, name=f"{name}_sentence")
         self.sentence.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.sentence.setMaximumWidth(460)
-        self.sentence.setMinimumWidth(300)
         self.action: QPushButton = button(action, kind="primary", name=f"{name}_action", clicked=clicked)
         self.action.setVisible(bool(action))
         layout = QVBoxLayout(self)
@@ -45,12 +45,20 @@ class EmptyState(QWidget):
         layout.addStretch(1)
         theme().changed.connect(self._draw)
         self._draw()
+        self._fit()
 
     def say(self, sentence: str, action: str = "") -> None:
         """Another sentence, and another word on the button."""
         self.sentence.setText(sentence)
         self.action.setText(action)
         self.action.setVisible(bool(action))
+        self._fit()
+
+    def _fit(self) -> None:
+        """A wrapped label that is centred gets the height of one line from Qt: give it what its text needs."""
+        width = min(_WIDTH, self.sentence.fontMetrics().horizontalAdvance(self.sentence.text()) + 12)
+        self.sentence.setFixedWidth(width)
+        self.sentence.setFixedHeight(max(self.sentence.heightForWidth(width), 0))
 
     def _draw(self) -> None:
         self._mark.setPixmap(pixmap(self._icon, "dim", 34, self.devicePixelRatioF()))
