@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from kdstudio.models.architectures import student_obstacle
 from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
 from kdstudio.models.spec import TeacherSpec
 
@@ -24,7 +25,10 @@ def free_name(name: str, taken: Collection[str]) -> str:
 
 
 def describe(header: GGUFHeader) -> dict[str, Any]:
-    """Architecture, parameters, context_tokens, vocabulary_size, quantization, license, bytes, layers and template."""
+    """What the header says, as plain values for the database.
+
+    `chat_template`: whether there is one. `student_obstacle`: why no student can be made from it; "" when one can.
+    """
     return {
         "architecture": header.architecture,
         "parameters": header.parameters,
@@ -35,6 +39,7 @@ def describe(header: GGUFHeader) -> dict[str, Any]:
         "bytes": header.bytes,
         "layers": header.layers,
         "chat_template": bool(header.template),
+        "student_obstacle": student_obstacle(header),
     }
 
 
