@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from PySide6.QtCore import QPoint, Qt, QTimer
-from PySide6.QtGui import QAction, QKeySequence, QShortcut
-from PySide6.QtWidgets import QDialog, QMenu, QSplitter, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QKeySequence, QShortcut
+from PySide6.QtWidgets import QDialog, QSplitter, QStackedWidget, QVBoxLayout, QWidget
 
 from kdstudio.errors import KnownError
 from kdstudio.project.content import KINDS, Kind, Status
 from kdstudio.project.table import RowQuery, Sort
-from kdstudio.ui.icons import set_icon
 from kdstudio.ui.pages import Page
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.data_actions import RowActions
 from kdstudio.ui.widgets.data_bars import KIND_WORDS, DataToolbar, FilterBar, Footer
 from kdstudio.ui.widgets.data_filter import read_filter
 from kdstudio.ui.widgets.data_inspector import PREVIEW, Inspector
+from kdstudio.ui.widgets.data_menu import row_menu
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.row_table import RowTableView
-from kdstudio.ui.widgets.row_table_reader import RowReader, Snapshot, Standing
+from kdstudio.ui.widgets.row_table_feed import RowFeed
 from kdstudio.ui.widgets.wording import number, plural
 
-_REFRESH_SECONDS = 0.12
 _INSPECTOR_SHARE = (720, 340)
 
 
@@ -37,21 +35,17 @@ class DataPage(Page):
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
-        self.query = RowQuery("response")
-        self._reader: RowReader | None = None
-        self._asked: tuple[int, float] | None = None
-        self._took = 0.0
-        self._dirty = False
         self._counts: dict[tuple[str, str], int] = {}
         self.toolbar = DataToolbar()
         self.filter = FilterBar()
         self.table = RowTableView(self._full_text)
+        self.feed = RowFeed(self.table, self.isVisible)
         self.inspector = Inspector(session)
         self.footer = Footer()
         self.actions_ = RowActions(session, self.table)
         self._build()
         self._connect()
-        self._open_reader()
+        self._open_project()
 
     # ----------------------------------------------------------------------------------------------- building
     def _build(self) -> None:
@@ -83,12 +77,12 @@ class DataPage(Page):
 
     def _connect(self) -> None:
         session = self.session
-        session.project_closing.connect(self._close_reader)
-        session.project_changed.connect(self._open_reader)
-        session.rows_changed.connect(self.refresh_soon)
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._refresh)
+        session.project_closing.connect(self._close_project)
+        session.project_changed.connect(self._open_project)
+        session.rows_changed.connect(self.feed.refresh_soon)
+        self.feed.asked.connect(self._asked)
+        self.feed.found.connect(self._found)
+        self.feed.failed.connect(self._failed)
         self.toolbar.kinds.chosen.connect(self.show_kind)
         self.toolbar.importing.clicked.connect(lambda _checked=False: self.import_file())
         self.toolbar.exporting.clicked.connect(self.export_file)
@@ -111,29 +105,24 @@ class DataPage(Page):
         find.activated.connect(self._find)
 
     # ------------------------------------------------------------------------------------------------ project
-    def _open_reader(self) -> None:
+    def _open_project(self) -> None:
         project = self.session.project
-        self._asked, self._dirty = None, False
         self.filter.show_filter("", "")
         if project is None:
             self._show_empty()
             return
         self._counts = project.rows.counts()
-        has_answers = any(kind == "response" and count for (kind, _), count in self._counts.items())
-        self._reader = RowReader(project.folder, self)
-        self._reader.found.connect(self._found)
-        self._reader.failed.connect(self._failed)
-        self._reader.start()
-        self.table.rows.set_reader(self._reader)
-        self.show_kind("response" if has_answers else "prompt")
+        self.feed.open(project.folder)
+        self.show_kind("response" if self._total("response") else "prompt")
 
-    def _close_reader(self) -> None:
+    def _close_project(self) -> None:
         self.inspector.show_nothing()
-        reader, self._reader = self._reader, None
-        self.table.rows.set_reader(None)
-        if reader is not None:
-            reader.stop()
-            reader.deleteLater()
+        self.feed.close()
+
+    @property
+    def query(self) -> RowQuery:
+        """Which rows are shown, or looked for."""
+        return self.feed.query
 
     def _full_text(self, row_id: int) -> str | None:
         """The whole text of a row; one look-up by its primary key."""
@@ -142,13 +131,13 @@ class DataPage(Page):
             return None
         return project.rows.prompt(row_id).text if self.query.kind == "prompt" else project.rows.response(row_id).text
 
-    # ---------------------------------------------------------------------------------------------- refreshing
+    # ------------------------------------------------------------------------------------------------- looking
     def show_kind(self, kind: str) -> None:
         """Show prompts, responses or preferences, with the filter as it is."""
         chosen = cast("Kind", kind)
         self.toolbar.kinds.choose(chosen)
         self.table.rows.clear(chosen)
-        self.query = replace(self.query, kind=chosen, sort="id", descending=False)
+        self.feed.query = replace(self.query, kind=chosen, sort="id", descending=False)
         self.table.show_sort("id", descending=False)
         self._filter_changed()
 
@@ -159,50 +148,22 @@ class DataPage(Page):
         if found.teacher and self.query.kind != "response":
             fault = "Only responses have a teacher."
         self.footer.show_fault(fault)
-        self._ask(replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, status=status))
+        self.feed.ask(replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, status=status))
 
     def _sort(self, sort: Sort, descending: bool) -> None:
-        self._ask(replace(self.query, sort=sort, descending=descending))
+        self.feed.ask(replace(self.query, sort=sort, descending=descending))
 
-    def _ask(self, query: RowQuery) -> None:
-        """Look a query up; the table keeps what it shows until the answer comes."""
-        if self._reader is None:
-            return
-        standing = self.table.standing() if query.kind == self.table.rows.kind else Standing()
-        self.query = query
-        self._dirty = False
-        self._asked = (self._reader.ask(query, standing), time.monotonic())
+    def _asked(self) -> None:
         self.footer.show_busy(busy=True)
         self._show_counts()
 
-    def refresh_soon(self) -> None:
-        """Read again what is shown, soon: not more often than it takes, and only once the page is in sight."""
-        if not self.isVisible():
-            self._dirty = True
-        elif self._asked is not None:
-            self._dirty = True  # the look-up that runs may have begun before the change
-        elif not self._timer.isActive():
-            self._timer.start(round(1000 * max(_REFRESH_SECONDS, 3 * self._took)))
-
-    def _refresh(self) -> None:
-        self._ask(self.query)
-        self.inspector.refresh()
-
-    def _found(self, snapshot: Snapshot) -> None:
-        if self._asked is None or snapshot.number != self._asked[0]:
-            return
-        self._took = time.monotonic() - self._asked[1]
-        self._asked = None
+    def _found(self) -> None:
         self.footer.show_busy(busy=False)
-        self.table.adopt(snapshot)
         self._show_empty()
         self._chosen_changed()
-        if self._dirty:
-            self._dirty = False
-            self.refresh_soon()
+        self.inspector.refresh()
 
     def _failed(self, error: KnownError) -> None:
-        self._asked = None
         self.footer.show_busy(busy=False)
         self.show_error(error)
 
@@ -311,36 +272,9 @@ class DataPage(Page):
     def _show_menu(self, at: QPoint) -> None:
         chosen = self.table.chosen_count()
         if chosen:
-            menu = self.context_menu(chosen)
+            menu = row_menu(self, chosen, editable=self.table.rows.editable_column() >= 0, act=self._key)
             menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             menu.popup(at)
-
-    def context_menu(self, chosen: int) -> QMenu:
-        """What can be done with the chosen rows."""
-        menu = QMenu(self)
-        menu.setObjectName("data_menu")
-        many = f" {number(chosen)} rows" if chosen > 1 else ""
-        entries = (
-            ("accept", f"Accept{many}", "A", "check"),
-            ("reject", f"Reject{many}", "R", "x"),
-            ("reason", f"Reject{many} with a reason…", "Shift+R", ""),
-            ("reset", "Set back to pending", "U", "undo"),
-            ("", "", "", ""),
-            ("edit", "Edit", "E", "pencil"),
-            ("copy", "Copy with headings", "Ctrl+Shift+C", "copy"),
-        )
-        for name, words, keys, icon in entries:
-            if not name:
-                menu.addSeparator()
-                continue
-            action = QAction(f"{words}\t{keys}", menu)
-            action.setObjectName(f"data_menu_{name}")
-            if icon:
-                set_icon(action, icon, "dim")
-            action.setEnabled(name != "edit" or self.table.rows.editable_column() >= 0)
-            action.triggered.connect(lambda _checked=False, name=name: self._key(name))
-            menu.addAction(action)
-        return menu
 
     # ------------------------------------------------------------------------------------------------- dialogs
     def import_file(self, path: Path | None = None) -> None:
@@ -386,9 +320,8 @@ class DataPage(Page):
         if self.session.project is not None and arguments.get("kind") in KINDS:
             self.filter.show_filter(str(arguments.get("search", "")), str(arguments.get("status", "")))
             self.show_kind(str(arguments["kind"]))
-        elif self._dirty:
-            self._dirty = False
-            self._refresh()
+        else:
+            self.feed.catch_up()
         if arguments.get("importing"):
             self.import_file()
         if arguments.get("generating"):

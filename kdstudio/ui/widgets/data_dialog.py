@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QDialog, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from kdstudio.errors import KnownError
@@ -56,3 +57,12 @@ class Sheet(QDialog):
     def show_error(self, error: KnownError) -> None:
         """Show an error above the content."""
         self.banner.show_error(error)
+        self.grow()
+
+    def grow(self) -> None:
+        """Make room for what was shown just now, once its layout is known."""
+        QTimer.singleShot(0, self, self._grow)
+
+    def _grow(self) -> None:
+        room = self.screen().availableSize().height() - 80
+        self.resize(self.width(), max(self.height(), min(self.sizeHint().height(), room)))

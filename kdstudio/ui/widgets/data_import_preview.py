@@ -66,7 +66,6 @@ class ImportPreview(QWidget):
         self.columns: dict[str, Choice] = {}
         self.table = _preview_table()
         self.empty = EmptyState("file-down", "You see what a file holds before anything is added.")
-        self.empty.sentence.setMinimumWidth(420)
         self._build()
         self.kinds.changed.connect(self._show_happens)
         self.show_nothing()
