@@ -101,13 +101,17 @@ class RowTable:
 
         Kept until the query or the data changes. An empty tuple, which is not kept, when interrupted.
         """
-        version = self._data_version()
-        if query != self._query or version != self._version:
-            self._query = None
-            found = self._find(query)
-            if found is None:
+        try:
+            with database_errors(self._path):
+                version = self._data_version()
+                if query != self._query or version != self._version:
+                    self._query = None
+                    self._ids = self._find(query)
+                    self._query, self._version = query, version
+        except sqlite3.OperationalError as error:
+            if "interrupt" in str(error):
                 return ()
-            self._ids, self._query, self._version = found, query, version
+            raise
         return self._ids
 
     def count(self, query: RowQuery) -> int:
@@ -126,7 +130,10 @@ class RowTable:
         if query.sort == "id" and not query.descending:
             place = bisect_left(ids, row_id)
             return place if place < len(ids) and ids[place] == row_id else -1
-        return next((place for place, item in enumerate(ids) if item == row_id), -1)
+        try:
+            return ids.index(row_id)
+        except ValueError:
+            return -1
 
     def fetch(self, kind: Kind, ids: Sequence[int]) -> list[TableRow]:
         """The rows of these ids, in their order."""
@@ -147,30 +154,23 @@ class RowTable:
         """Changes whenever another connection committed."""
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
 
-    def _find(self, query: RowQuery) -> Sequence[int] | None:
+    def _find(self, query: RowQuery) -> Sequence[int]:
         table = KIND_TABLES[query.kind]
         where, values = _conditions(query, table)
-        with database_errors(self._path):
-            try:
-                if not where and query.sort == "id":
-                    # One SELECT for each end: with both in one, SQLite would scan the whole table.
-                    ends = f"SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})"  # noqa: S608
-                    low, high = self._connection.execute(ends).fetchone()
-                    low, high = (0, -1) if low is None else (low, high)
-                    counted = "SELECT coalesce(sum(number), 0) FROM counts WHERE kind = ?"
-                    count = self._connection.execute(counted, (query.kind,)).fetchone()[0]
-                    if high - low + 1 == count:
-                        return range(high, low - 1, -1) if query.descending else range(low, high + 1)
-                order = _order(query)
-                clause = f"WHERE {' AND '.join(where)}" if where else ""
-                ordered = f"SELECT id FROM {table} {clause} ORDER BY {order}"  # noqa: S608
-                # One text instead of a million rows: a fifth of the time, and the interpreter's lock is free meanwhile.
-                text = self._connection.execute(f"SELECT group_concat(id) FROM ({ordered})", values).fetchone()[0]  # noqa: S608
-                return _numbers(text or "")
-            except sqlite3.OperationalError as error:
-                if "interrupt" in str(error):
-                    return None
-                raise
+        if not where and query.sort == "id":
+            # One SELECT for each end: with both in one, SQLite would scan the whole table.
+            ends = f"SELECT (SELECT min(id) FROM {table}), (SELECT max(id) FROM {table})"  # noqa: S608
+            low, high = self._connection.execute(ends).fetchone()
+            low, high = (0, -1) if low is None else (low, high)
+            counted = "SELECT coalesce(sum(number), 0) FROM counts WHERE kind = ?"
+            count = self._connection.execute(counted, (query.kind,)).fetchone()[0]
+            if high - low + 1 == count:
+                return range(high, low - 1, -1) if query.descending else range(low, high + 1)
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        ordered = f"SELECT id FROM {table} {clause} ORDER BY {_order(query)}"  # noqa: S608
+        # One text instead of a million rows: a fifth of the time, and the interpreter's lock is free meanwhile.
+        text = self._connection.execute(f"SELECT group_concat(id) FROM ({ordered})", values).fetchone()[0]  # noqa: S608
+        return _numbers(text or "")
 
 
 def _numbers(text: str) -> array[int]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdstudio.errors import BadInput, Stopped
 from kdstudio.project import NewPrompt, NewResponse, Project
 from kdstudio.project.exchange import FORMATS, detect, export_file, import_file
-from kdstudio.project.formats import guard, unguard
+from kdstudio.project.format_readers import guard, unguard
 
 
 @pytest.fixture
