@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdstudio.catalogue.objectives import Signal
+from kdstudio.distillation.calibration import Calibration, calibration
 from kdstudio.distillation.examples import SourceRow
 from kdstudio.distillation.objectives import needed_signals
 from kdstudio.distillation.planning import planned_steps
@@ -19,13 +21,13 @@ from kdstudio.distillation.reporter import Reporter, TrainingJob
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
 from kdstudio.distillation.vocabulary import require_same_vocabulary
-from kdstudio.errors import BadInput, KnownError
+from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.shape import parameter_count, shape_of_folder
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student, load_source
 from kdstudio.students.network import assemble
-from kdstudio.students.refit import calibration_batches, refit
+from kdstudio.students.refit import refit, teacher_hidden
 from kdstudio.students.save import open_tokenizer
 from kdstudio.teachers.vault import Vault
 
@@ -35,32 +37,59 @@ CACHE_BYTES = 1 << 30
 
 @dataclass
 class TeacherSide:
-    """`source`: what objectives read; `judge`: what held-out rows are measured against; `network`: kept for a refit."""
+    """`source`: what objectives read; `judge`: what held-out rows are measured against; `network`: kept for a refit.
+
+    `again`: the run reads its rows more than once, so that what the teacher says of them is worth keeping.
+    """
 
     source: SignalSource | None = None
     judge: SignalSource | None = None
     network: PreTrainedModel | None = None
+    again: bool = False
 
     def refit(
         self, job: Reporter, student: Student, rows: TrainingRows, accelerator: Accelerator
     ) -> list[tuple[float, float]]:
-        """Refit the student to the teacher on the training rows, then let the teacher's weights go.
+        """Refit the student to the teacher on the training rows; what the teacher says of them meanwhile is kept.
 
-        Returns each kept layer's relative error before and after; does nothing without a network.
+        Returns each kept layer's relative error before and after.
         """
-        if self.network is None:
-            return []
-        texts = [[*rows.examples[row].prompt_ids, *rows.examples[row].response_ids[:-1]] for row in rows.training]
-        width = student.config["intermediate_size"]
-        batches = list(calibration_batches(texts, len(rows.prefix), width, accelerator.device))
-
-        def going_on(done: int, total: int) -> bool:
-            job.progress(done, total, unit="layers", stage="refit")
-            return job.continues()
-
-        network, self.network = self.network, None
+        network, self.network = self._network(), None
+        chosen = calibration(rows, student.config, accelerator.device)
         layers = student.description["layers"]
-        return refit(student.model, network, layers, batches, accelerator.autocast, going_on=going_on)
+        made = refit(
+            student.model, network, layers, chosen.rows, accelerator.autocast, going_on=_going_on(job, "layers")
+        )
+        self._keep(job, chosen, made.hidden, rows)
+        return made.errors
+
+    def recall(self, job: Reporter, student: Student, rows: TrainingRows, accelerator: Accelerator) -> None:
+        """For a run that goes on after its refit: let the teacher say again, bit by bit, what was kept then."""
+        network, self.network = self._network(), None
+        if isinstance(self.source, DenseTeacher):
+            chosen = calibration(rows, student.config, accelerator.device)
+            hidden = teacher_hidden(
+                network, chosen.rows, accelerator.autocast, going_on=_going_on(job, "layers", stage="teacher")
+            )
+            self._keep(job, chosen, hidden, rows)
+
+    def _network(self) -> PreTrainedModel:
+        if self.network is None:
+            raise BugError("a refit was asked for, but the teacher's network was not kept for it")
+        return self.network
+
+    def _keep(self, job: Reporter, chosen: Calibration, hidden: Sequence[Tensor], rows: TrainingRows) -> None:
+        """Let the dense teacher remember hidden states [B, L, H] of the chosen batches, and what else comes again."""
+        dense = self.source
+        if not isinstance(dense, DenseTeacher):
+            return
+        for batch, states in zip(chosen.batches, hidden, strict=True):
+            dense.keep(batch, states.flatten(0, 1).index_select(0, batch.where))
+        missing = dense.unknown(rows.training)
+        if missing and self.again and dense.cache_bytes(missing) <= CACHE_BYTES:
+            dense.remember(missing, going_on=_going_on(job, "rows", stage="teacher"))
+        if not dense.unknown(rows.training):
+            dense.forget_body()
 
 
 def teacher_side(
@@ -102,9 +131,11 @@ def teacher_side(
         return TeacherSide(stored, stored)
     network = assemble(config, state, teacher.name)
     dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast)
-    side = TeacherSide(stored or (dense if needed else None), dense, network if recipe.student.refit else None)
     visits = planned_steps(recipe, rows.count) * recipe.run.rows_per_batch * recipe.run.accumulation
-    remember_rows(job, dense, rows, training=side.source is dense, again=visits > rows.count)
+    again, kept = visits > rows.count, network if recipe.student.refit else None
+    side = TeacherSide(stored or (dense if needed else None), dense, kept, again)
+    # A refit reads the training rows anyway: what the teacher says of them is kept then.
+    remember_rows(job, dense, rows, training=side.source is dense, again=again and kept is None)
     return side
 
 
@@ -131,11 +162,14 @@ def remember_rows(job: Reporter, teacher: DenseTeacher, rows: TrainingRows, *, t
         wanted = list(rows.held_out)
     if teacher.cache_bytes(wanted) > CACHE_BYTES:
         return
-
-    def going_on(done: int, total: int) -> bool:
-        job.progress(done, total, unit="rows", stage="teacher")
-        return job.continues()
-
-    teacher.remember(wanted, going_on=going_on)
+    teacher.remember(wanted, going_on=_going_on(job, "rows", stage="teacher"))
     if not training or len(wanted) == len(rows.examples):
         teacher.forget_body()
+
+
+def _going_on(job: Reporter, unit: str, stage: str = "refit") -> Callable[[int, int], bool]:
+    def going_on(done: int, total: int) -> bool:
+        job.progress(done, total, unit=unit, stage=stage)
+        return job.continues()
+
+    return going_on

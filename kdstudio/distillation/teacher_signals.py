@@ -95,12 +95,19 @@ class DenseTeacher:
         done = 0
         for group in self._rows.groups(rows):
             batch = self._rows.batch(group, self._device)
-            hidden = self._run(batch)
-            parts = torch.split(hidden, [len(self._rows.examples[row].response_ids) for row in group])
-            self._hidden.update({row: part.clone() for row, part in zip(group, parts, strict=True)})
+            self.keep(batch, self._run(batch))
             done += len(group)
             if not going_on(done, len(rows)):
                 raise Stopped("The teacher was still reading the rows.")
+
+    def keep(self, batch: Batch, hidden: Tensor) -> None:
+        """Remember the hidden states [N, H] of the batch's response tokens, from wherever they come."""
+        parts = torch.split(hidden, [len(self._rows.examples[row].response_ids) for row in batch.rows])
+        self._hidden.update({row: part.clone() for row, part in zip(batch.rows, parts, strict=True)})
+
+    def unknown(self, rows: Sequence[int]) -> list[int]:
+        """Those of `rows` that are not remembered."""
+        return [row for row in rows if row not in self._hidden]
 
     def forget_body(self) -> None:
         """Free everything but the head; from now on only remembered rows can be read."""

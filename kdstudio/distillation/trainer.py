@@ -94,6 +94,8 @@ class Trainer:
             self._outcome.before = dict(self._outcome.held_out)
         if self._recipe.student.refit and (found is None or self._student.wrapped is not None):
             self._refit()  # under LoRA a checkpoint holds the adapters alone, so their base is made again
+        elif self._recipe.student.refit:
+            self._side.recall(self._job, self._student, self._rows, self._accelerator)
         if found is not None:
             restore_checkpoint(found, self._parameters, self._optimizer)
             self._outcome = Outcome(steps=found.step, **found.progress)
@@ -109,12 +111,18 @@ class Trainer:
         return self._outcome
 
     def _refit(self) -> None:
-        """Give the student its better start. The curve's step 0 stays the student as it was cut."""
+        """Give the student its better start.
+
+        The held-out curves' step 0 stays the student as it was cut; what the refit alone came to has names of its own,
+        such as refitted_forward_kl.
+        """
         began = time.perf_counter()
         self._side.refit(self._job, self._student, self._rows, self._accelerator)
         if self._rows.held_out:
             device, precision = self._accelerator.device, self._accelerator.autocast
             self._outcome.refitted = measure(self._network, self._rows, self._side.judge, device, precision).values()
+            named = {name.replace("held_out", "refitted"): value for name, value in self._outcome.refitted.items()}
+            self._job.emit(Metric(0, named))
         self._outcome.seconds += time.perf_counter() - began
 
     def _one(self, step: int) -> None:

@@ -59,6 +59,12 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
             "Refitting compares the kept layers with the teacher that they were cut from.",
             'Set student.source = "teacher" without a path, or student.refit = false.',
         )
+    if table.refit and list(table.layers) != sorted(table.layers):
+        raise BadInput(
+            "These layers cannot be refitted",
+            "Each is fitted to what the teacher does before the next one, so they must be named in rising order.",
+            "Sort student.layers, or set student.refit = false.",
+        )
     if table.source == "fresh":
         config = fresh_config(source_config(source), table.layer_count, table.hidden_size)
         model, kept = fresh_network(config, seed), tuple[int, ...]()

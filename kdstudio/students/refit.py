@@ -1,15 +1,24 @@
 """A better start for a cut student, without gradients: each kept layer takes over the work of those left out after it.
 
-The down projection of every kept layer is refitted by weighted ridge regression, so that the layer's output comes
-nearest to the teacher's residual stream where the next kept layer reads it. Layers go in order, each fed by the student
-as refitted so far; the architecture stays what it was. LLM-Streamline (Chen et al. 2024, https://arxiv.org/abs/2403.19135)
-and ReplaceMe (Shopkhoev et al. 2025, https://arxiv.org/abs/2505.02819) train or fit a replacement for left-out layers.
+Let x be the input of a kept layer's down projection W [H, F] at a token, y the layer's output (a residual stream, so y
+is W x plus what does not depend on W), and t the teacher's residual stream where the next kept layer reads it. The
+change D of W that makes
+
+    sum over tokens |(t - y) - D x|^2 / |t|^2  +  r |D|^2
+
+smallest is the solution of a weighted ridge regression (Hoerl & Kennard 1970), in closed form:
+
+    D^T = (X^T X + r I)^-1 X^T (T - Y),    each row of X and T - Y divided by its |t|
+
+A token's error counts relative to its stream's length, because a norm follows. Layers go in order, each fed by the
+student as refitted so far; the architecture stays what it was. That a linear map found by least squares on a few rows
+can stand for left-out layers, and be merged into the weights that are there, is from ReplaceMe (Shopkhoev et al. 2025,
+https://arxiv.org/abs/2505.02819), which does it for one run of layers and after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,25 +26,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kdstudio.errors import KnownError, Stopped
+from kdstudio.students.streams import CalibrationRows, Precision, ResidualStream
 
 RIDGE = 0.03
-"""Pull towards the weight as it was, as a share of the mean squared activation."""
+"""r as a share of the mean of X^T X's diagonal."""
 
-CALIBRATION_BYTES = 256 << 20
-
-Precision = Callable[[], AbstractContextManager[object]]
+GoingOn = Callable[[int, int], bool]
 
 
-@dataclass
-class Streams:
-    """Residual streams of calibration batches, as they stand in front of some layer: [B, T, H] each."""
+@dataclass(frozen=True)
+class Refitted:
+    """`errors`: each layer's root mean square relative error before and after; `hidden`: as from `teacher_hidden`."""
 
-    states: list[Tensor]
-    keep: list[Tensor]
-
-    def kept(self) -> Tensor:
-        """[M, H] of the tokens that count."""
-        return torch.cat([state[mask] for state, mask in zip(self.states, self.keep, strict=True)])
+    errors: list[tuple[float, float]]
+    hidden: list[Tensor]
 
 
 @torch.no_grad()
@@ -43,109 +47,118 @@ def refit(
     student: PreTrainedModel,
     teacher: PreTrainedModel,
     layers: Sequence[int],
-    batches: Sequence[tuple[Tensor, Tensor]],
+    rows: CalibrationRows,
     precision: Precision,
     *,
-    going_on: Callable[[int, int], bool],
-) -> list[tuple[float, float]]:
-    """Refit `student`, which holds the teacher's `layers`, in place; returns each layer's relative error, old and new.
+    going_on: GoingOn,
+) -> Refitted:
+    """Refit `student`, which holds the teacher's `layers` (rising), in place.
 
-    `batches`: token ids [B, T], padded on the right, and which tokens count [B, T]. `going_on(done, total)` hears of
-    each layer and may stop it (`Stopped`). Raises `KnownError` when the regression has no solution.
+    `going_on(layers done, of the teacher's)` may stop it (`Stopped`); the student is of no use then. Raises
+    `KnownError` when the regression has no solution.
     """
-    masks = [keep for _, keep in batches]
-    ours = Streams([_embedding(student)(ids) for ids, _ in batches], masks)
-    theirs = Streams([_embedding(teacher)(ids) for ids, _ in batches], masks)
-    teacher_layers, student_layers = _layers(teacher), _layers(student)
+    ours, theirs = ResidualStream(student, rows, precision), ResidualStream(teacher, rows, precision)
     errors: list[tuple[float, float]] = []
-    for place, layer in enumerate(student_layers):
-        first = layers[place] if place else 0
-        last = layers[place + 1] if place + 1 < len(layers) else len(teacher_layers)
-        for passed in range(first, last):
-            theirs.states = [_run(teacher, teacher_layers[passed], state, precision) for state in theirs.states]
-        errors.append(_refit_layer(student, layer, ours, theirs.kept(), precision))
-        if not going_on(place + 1, len(student_layers)):
-            raise Stopped("The kept layers were still being refitted.")
-    return errors
+    passed = 0
+    for place, layer in enumerate(ours.layers):
+        last = layers[place + 1] if place + 1 < len(layers) else len(theirs.layers)
+        passed = _advance(theirs, passed, last, going_on)
+        errors.append(_refit_layer(layer, ours, theirs.states, rows))
+    return Refitted(errors, theirs.final())
+
+
+@torch.no_grad()
+def teacher_hidden(
+    teacher: PreTrainedModel, rows: CalibrationRows, precision: Precision, *, going_on: GoingOn
+) -> list[Tensor]:
+    """The teacher's last hidden states [B, L, H] of each batch: bit by bit what a refit over the same rows returns."""
+    stream = ResidualStream(teacher, rows, precision)
+    _advance(stream, 0, len(stream.layers), going_on)
+    return stream.final()
+
+
+def _advance(stream: ResidualStream, first: int, last: int, going_on: GoingOn) -> int:
+    for number in range(first, last):
+        stream.advance(stream.layers[number])
+        if not going_on(number + 1, len(stream.layers)):
+            raise Stopped("The teacher was still reading the rows.")
+    return last
 
 
 def _refit_layer(
-    student: PreTrainedModel, layer: nn.Module, ours: Streams, goal: Tensor, precision: Precision
+    layer: nn.Module, ours: ResidualStream, goals: Sequence[Tensor], rows: CalibrationRows
 ) -> tuple[float, float]:
-    """Solve for one layer's down projection, and move `ours` behind the layer."""
-    down = _down(layer)
+    """Solve for one layer's down projection, and move `ours` behind the layer; returns its errors before and after."""
+    down = _down_projection(layer)
     inputs: list[Tensor] = []
-    hook = down.register_forward_pre_hook(lambda _, received: inputs.append(received[0].float()))
-    outputs = [_run(student, layer, state, precision) for state in ours.states]
-    hook.remove()
-    activation = torch.cat([state[mask] for state, mask in zip(inputs, ours.keep, strict=True)])
-    output = torch.cat([state[mask] for state, mask in zip(outputs, ours.keep, strict=True)])
-    weight = goal.norm(dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()  # relative error: a norm follows
-    residual = (goal - output) * weight
-    change = _ridge(activation * weight, residual)
+    hook = down.register_forward_pre_hook(lambda _, received: inputs.append(received[0]))
+    try:
+        ours.advance(layer)
+    finally:
+        hook.remove()
+    if not len(rows.prefix):
+        inputs.insert(0, ours.states[0].new_zeros(1, 0, down.in_features))
+    change, before, after = _solve(inputs, ours.states, goals, rows)
     down.weight += change.to(down.weight.dtype)
-    ours.states = [state + given @ change.t() for state, given in zip(outputs, inputs, strict=True)]
-    left = residual - (activation * weight) @ change.t()
-    count = len(residual) ** 0.5
-    return float(residual.norm()) / count, float(left.norm()) / count
+    ours.states = [state + given.float() @ change.t() for state, given in zip(ours.states, inputs, strict=True)]
+    return before, after
 
 
-def _ridge(inputs: Tensor, residual: Tensor) -> Tensor:
-    """[H, F] the W that makes |residual - inputs W^T|^2 + ridge |W|^2 smallest; inputs [M, F], residual [M, H]."""
-    gram = inputs.t() @ inputs
-    gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-12)
-    factor, fault = torch.linalg.cholesky_ex(gram)
-    if int(fault):
+def _solve(
+    inputs: Sequence[Tensor], outputs: Sequence[Tensor], goals: Sequence[Tensor], rows: CalibrationRows
+) -> tuple[Tensor, float, float]:
+    """The change D [H, F] of the weight, and the error without and with it. Sums are kept in float64."""
+    width, hidden, device = inputs[0].shape[-1], outputs[0].shape[-1], inputs[0].device
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    moment = torch.zeros(width, hidden, dtype=torch.float64)
+    total, count = 0.0, 0
+    for given, output, goal, counted in zip(inputs, outputs, goals, _counted(rows), strict=True):
+        expected = goal[counted]
+        weight = expected.norm(dim=-1, keepdim=True).clamp_min(1e-6).reciprocal()
+        x, residual = given[counted].float() * weight, (expected - output[counted]) * weight
+        gram += (x.t() @ x).cpu()
+        moment += (x.t() @ residual).cpu()
+        total, count = total + float(residual.square().sum()), count + len(x)
+    change = _ridge(gram, moment)
+    # |R - X D|^2 = |R|^2 - 2 <D, X^T R> + <D, X^T X D>
+    left = total - 2 * float((change * moment).sum()) + float((change * (gram @ change)).sum())
+    errors = ((max(0.0, value) / max(1, count)) ** 0.5 for value in (total, left))
+    return (change.t().float().to(device), *errors)
+
+
+def _ridge(gram: Tensor, moment: Tensor) -> Tensor:
+    """(gram + r I)^-1 moment."""
+    scale = float(gram.diagonal().mean())
+    if scale == 0:  # nothing ever reaches this projection
+        return torch.zeros_like(moment)
+    damped = gram.clone()
+    damped.diagonal().add_(RIDGE * scale)
+    factor, fault = torch.linalg.cholesky_ex(damped)
+    if int(fault) or not bool(torch.isfinite(moment).all()):
         raise KnownError(
             "The kept layers could not be refitted",
-            "The rows do not determine a solution.",
-            "Use more rows, or set student.refit = false.",
+            "The models' states on these rows are no usable numbers.",
+            "Set student.refit = false, or keep other layers.",
         )
-    return torch.cholesky_solve(inputs.t() @ residual, factor).t()
+    return torch.cholesky_solve(moment, factor)
 
 
-def calibration_batches(
-    rows: Sequence[Sequence[int]], prefix: int, width: int, device: torch.device, size: int = 16
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of similar length in batches; the first `prefix` tokens, which all share, count in the first row alone.
+def _counted(rows: CalibrationRows) -> list[Tensor]:
+    """Which tokens count, for the prefix and each batch: all but padding and the very first.
 
-    All their inputs of a down projection, `width` numbers a token, lie in memory at once: of many rows an even choice
-    that fits `CALIBRATION_BYTES` is taken. The very first token gathers attention and stands apart: it does not count.
+    That one stands apart: it gathers attention, and its state is far longer than any other (Sun et al. 2024, "Massive
+    activations", https://arxiv.org/abs/2402.17762).
     """
-    maximum_tokens = CALIBRATION_BYTES // (4 * width)
-    ordered = sorted(rows, key=len)
-    share = min(1.0, maximum_tokens / max(1, sum(map(len, ordered))))
-    chosen = [ordered[int(index / share)] for index in range(max(1, int(len(ordered) * share)))]
-    for first in range(0, len(chosen), size):
-        part = chosen[first : first + size]
-        ids = torch.zeros(len(part), max(map(len, part)), dtype=torch.int64)
-        keep = torch.zeros_like(ids, dtype=torch.bool)
-        for place, row in enumerate(part):
-            ids[place, : len(row)] = torch.tensor(list(row))
-            keep[place, (1 if first + place == 0 else max(1, prefix)) : len(row)] = True
-        yield ids.to(device), keep.to(device)
+    first = torch.arange(len(rows.prefix), device=rows.prefix.device) > 0
+    masks = [first.unsqueeze(0)]
+    for ids, lengths in zip(rows.batches, rows.lengths, strict=True):
+        places = torch.arange(ids.shape[1], device=ids.device)
+        masks.append((places < lengths.unsqueeze(1)) & (places >= (0 if len(rows.prefix) else 1)))
+    return masks
 
 
-def _run(network: PreTrainedModel, layer: nn.Module, state: Tensor, precision: Precision) -> Tensor:
-    """[B, T, H] behind one layer, in float32. Without a mask attention is causal, and padding stands on the right."""
-    positions = torch.arange(state.shape[1], device=state.device).unsqueeze(0)
-    rotary = network.get_submodule("model.rotary_emb")(state, positions)
-    with precision():
-        given = layer(state, position_embeddings=rotary, attention_mask=None, position_ids=positions)
-    output: Tensor = given[0] if isinstance(given, tuple) else given
-    return output.float()
-
-
-def _embedding(network: PreTrainedModel) -> nn.Module:
-    return network.get_submodule("model.embed_tokens")
-
-
-def _layers(network: PreTrainedModel) -> list[nn.Module]:
-    return list(network.get_submodule("model.layers").children())
-
-
-def _down(layer: nn.Module) -> nn.Linear:
-    """The down projection itself, also where LoRA stands beside it (which starts at zero)."""
+def _down_projection(layer: nn.Module) -> nn.Linear:
+    """The projection itself, also where LoRA stands beside it (which starts at zero)."""
     found = layer.get_submodule("mlp.down_proj")
     base = getattr(found, "base_layer", found)
     if not isinstance(base, nn.Linear):
