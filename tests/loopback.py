@@ -70,6 +70,7 @@ class Loopback:
 
     answer: Callable[[str], str] = reply_to
     models: tuple[str, ...] = ("tiny",)
+    any_model: bool = False
     key: str = ""
     streams: bool = True
     prefix: str = "/v1"
@@ -210,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
                 loopback.at_once -= 1
 
     def _answer(self, asked: Asked) -> None:
-        if asked.body["model"] not in self.loopback.models:
+        if asked.body["model"] not in self.loopback.models and not self.loopback.any_model:
             self._error(Fault("status", 404, f"The model '{asked.body['model']}' does not exist", "model_not_found"))
             return
         fault = self.loopback.next_fault(asked)

@@ -24,7 +24,7 @@ from kdstudio.teachers.openai_failures import Failed
 from kdstudio.teachers.signals import SparseSignal
 
 TRIES, REQUESTS_AT_ONCE, TIMEOUT_SECONDS = 6, 4, 300.0
-_CONNECT_SECONDS, _LOOK_SECONDS = 10.0, 0.1
+_CONNECT_SECONDS, _LIST_SECONDS, _LOOK_SECONDS = 10.0, 15.0, 0.1
 OnText = Callable[[str, str], None]
 
 
@@ -117,7 +117,7 @@ class OpenAITeacher:
 
         async def ask() -> list[str]:
             async with self._client() as client:
-                listed = await client.models.list()
+                listed = await client.models.list(timeout=min(self._timeout, _LIST_SECONDS))
                 return [str(model.id) for model in listed.data]
 
         try:

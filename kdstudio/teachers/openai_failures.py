@@ -175,6 +175,8 @@ def _message(error: BaseException) -> str:
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None
     text = str(message or getattr(error, "message", "") or error)
+    if text.lstrip().lower().startswith(("<!doctype", "<html")):
+        return "it sent a web page"
     return " ".join(text.split())[:300]
 
 

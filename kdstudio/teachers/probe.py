@@ -3,67 +3,117 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from kdstudio.errors import KnownError
+from kdstudio.jobs.child import Job
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.teachers.base import Request, Sampling, Teacher
+from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.opening import open_teacher
 
 if TYPE_CHECKING:
-    from kdstudio.jobs.child import Job
+    from kdstudio.teachers.openai_api import OpenAITeacher
 
 QUESTION = "Say hello in one short sentence."
+ANSWER_TOKENS = 48
+PATIENCE_SECONDS = 60.0
+SLOW_TOKENS_PER_SECOND = 1.0
+_NAMES_SHOWN = 12
 
 
 def run(job: Job) -> dict[str, Any]:
-    """Open `teacher` and ask it one thing; returns capabilities, text, tokens, seconds, tokens_per_second.
+    """Open `teacher` and ask it one thing (`question`).
 
-    Raises `KnownError` when it cannot be opened or does not answer, with the words of the reason.
+    Returns capabilities, text, tokens, seconds (to the whole answer), tokens_per_second and, for an endpoint, models.
+    Raises `KnownError` with a title of its own for each way in which that fails: cannot be reached, does not answer in
+    time, asks for or refuses a key, does not have the model, is no chat endpoint.
     """
     spec = TeacherSpec(**job.parameters["teacher"])
+    question = str(job.parameters.get("question") or QUESTION)
     if spec.kind == "openai":
-        _check_model(spec, job.secrets)
-        spec = TeacherSpec(**{**asdict(spec), "options": {"timeout_seconds": 60, **spec.options, "tries": 2}})
+        return _endpoint(job, spec, question)
+    return _asked(job, spec, question)
+
+
+def _endpoint(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
+    """An endpoint: which models it lists is asked first, as the quickest way to find out that it is not there."""
+    from kdstudio.teachers.openai_api import OpenAITeacher
+
+    patience = {"timeout_seconds": PATIENCE_SECONDS, **spec.options, "tries": 2}
+    spec = replace(spec, options=patience)
+    names = _listed(OpenAITeacher(spec, job.secrets))
+    known = not names or spec.model in names or f"{spec.model}:latest" in names
+    try:
+        result = _asked(job, spec, question)
+    except KnownError as error:
+        if known or not any(f"status {number}" in error.detail for number in (400, 404, 422)):
+            raise
+        raise _no_such_model(spec, names) from error
+    if not known:  # llama-server and LM Studio answer whatever they are called
+        job.warn(f"{spec.url} does not list {spec.model!r}, but answered.", f"It lists: {_some(names)}.")
+    return {**result, "models": names}
+
+
+def _listed(teacher: OpenAITeacher) -> list[str]:
+    """The endpoint's models; none when it does not list them, which not all do."""
+    try:
+        return teacher.models()
+    except KnownError as error:
+        if "404" in error.detail:
+            return []
+        raise
+
+
+def _no_such_model(spec: TeacherSpec, names: list[str]) -> KnownError:
+    model = f"does not list {spec.model!r}" if spec.model else "needs the name of a model"
+    return KnownError("The endpoint has no such model", f"{spec.url} {model}.", f"It has: {_some(names)}.")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _NAMES_SHOWN
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _asked(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
+    """Open the teacher and ask it."""
+    request = Request("probe", ({"role": "user", "content": question},), Sampling(max_tokens=ANSWER_TOKENS))
     teacher = open_teacher(spec, job.secrets)
     try:
-        return {
-            "capabilities": asdict(teacher.capabilities),
-            **_ask(teacher, str(job.parameters.get("question") or QUESTION)),
-        }
+        began = time.monotonic()
+        completion = next(iter(teacher.generate([request], stop=lambda: not job.continues())), None)
+        seconds = time.monotonic() - began
+        for note in teacher.notes:
+            job.warn(note)
+        return {"capabilities": asdict(teacher.capabilities), **_judged(job, completion, seconds)}
     finally:
         teacher.close()
 
 
-def _check_model(spec: TeacherSpec, secrets: dict[str, str]) -> None:
-    """A wrong model name is the commonest mistake: say it, with the names that there are. Not all servers list them."""
-    from kdstudio.teachers.openai_api import OpenAITeacher
-
-    try:
-        names = OpenAITeacher(spec, secrets).models()
-    except KnownError as error:
-        if "404" in error.detail:
-            return
-        raise
-    if names and spec.model not in names and f"{spec.model}:latest" not in names:
-        shown = ", ".join(names[:12]) + (" and more" if len(names) > 12 else "")
+def _judged(job: Job, completion: Completion | None, seconds: float) -> dict[str, Any]:
+    if completion is None:  # a person did not want to wait
+        return {"text": "", "tokens": 0, "seconds": round(seconds, 3), "tokens_per_second": 0.0}
+    if completion.finish_reason == "error":
         raise KnownError(
-            "The endpoint has no such model", f"{spec.url} does not list {spec.model!r}.", f"It has: {shown}."
+            "The teacher did not answer",
+            " ".join(completion.error.split()),
+            "Check the server or the file, then test again.",
         )
-
-
-def _ask(teacher: Teacher, question: str) -> dict[str, Any]:
-    request = Request("probe", ({"role": "user", "content": question},), Sampling(max_tokens=48))
-    began = time.monotonic()
-    completion = next(iter(teacher.generate([request])), None)
-    seconds = time.monotonic() - began
-    if completion is None or completion.finish_reason == "error":
-        reason = completion.error if completion else "It said nothing."
-        raise KnownError("The teacher did not answer", reason, "Check the server or the file, then test again.")
+    if not (completion.text.strip() or completion.reasoning.strip()):
+        raise KnownError(
+            "The teacher's answer is empty", f"It ended with {completion.finish_reason!r}.", "Choose a chat model."
+        )
+    speed = completion.tokens / seconds if seconds > 0 else 0.0
+    if speed < SLOW_TOKENS_PER_SECOND:
+        job.warn("This teacher is slow", f"{speed:.2g} tokens/s: 1,000 answers of 100 tokens take {_long(1e5, speed)}.")
     return {
-        "text": completion.text,
+        "text": completion.text.strip() or completion.reasoning.strip(),
         "tokens": completion.tokens,
         "seconds": round(seconds, 3),
-        "tokens_per_second": round(completion.tokens / seconds, 2) if seconds > 0 else 0.0,
+        "tokens_per_second": round(speed, 2),
     }
+
+
+def _long(tokens: float, speed: float) -> str:
+    hours = tokens / max(speed, 1e-3) / 3600
+    return f"about {hours:,.0f} hours" if hours < 72 else f"about {hours / 24:,.0f} days"
