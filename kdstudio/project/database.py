@@ -17,6 +17,7 @@ from kdstudio.errors import KnownError
 from kdstudio.files import TEMPORARY_MARK, fsync_folder
 
 DATABASE_NAME = "project.db"
+_PAGE_BYTES = 8192
 _CACHE_KIB = 64 << 10
 _KEPT_LOG_BYTES = 64 << 20
 
@@ -132,6 +133,7 @@ class Database:
 
 
 _WRITER_PRAGMAS = (
+    f"page_size={_PAGE_BYTES}",  # of a new file only
     *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "mmap_size=0"),
     *(f"cache_size=-{_CACHE_KIB}", f"journal_size_limit={_KEPT_LOG_BYTES}"),
 )

@@ -12,12 +12,13 @@ import sqlite3
 SEARCHED = {"prompts": "prompts_search", "responses": "responses_search"}
 
 SCHEMA = """
-CREATE VIRTUAL TABLE {index} USING fts5(text, content='{table}', content_rowid='id', tokenize='unicode61', detail=full);
+CREATE VIRTUAL TABLE {index} USING fts5(text, content='{table}', content_rowid='id', columnsize=0);
 CREATE TRIGGER {table}_text AFTER UPDATE OF text ON {table} WHEN old.text <> new.text BEGIN
     INSERT INTO {index}({index}, rowid, text) VALUES ('delete', old.id, old.text);
     INSERT INTO {index}(rowid, text) VALUES (new.id, new.text);
 END;
 """
+_MAXIMUM_WORDS = 32
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -36,15 +37,11 @@ def last_id(connection: sqlite3.Connection, table: str) -> int:
     return int(connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0])  # noqa: S608
 
 
-def condition(table: str, text: str) -> tuple[str, list[str]]:
-    """SQL that is true for the ids of `table` whose text holds all the words (the last as a prefix), and its values.
-
-    Empty for a text without anything to search.
-    """
-    words = re.findall(r"\w+", text)
-    if table not in SEARCHED:
-        return "instr(lower(text), lower(?))", [text]
-    if not words or _UNSPACED.search(text):
-        return (f"id IN (SELECT id FROM {table} WHERE instr(lower(text), lower(?)))", [text]) if text else ("", [])  # noqa: S608
+def matching(table: str, text: str) -> tuple[str, str]:
+    """A SELECT of the ids in `table` whose text holds all the words (the last as a beginning), and its one value."""
+    words = re.findall(r"\w+", text)[:_MAXIMUM_WORDS]
+    index = SEARCHED.get(table)
+    if index is None or not words or _UNSPACED.search(text):
+        return f"SELECT id FROM {table} WHERE instr(lower(text), lower(?))", text  # noqa: S608 -- our own names
     match = " ".join(f'"{word}"' for word in words) + "*"
-    return f"id IN (SELECT rowid FROM {SEARCHED[table]} WHERE {SEARCHED[table]} MATCH ?)", [match]  # noqa: S608
+    return f"SELECT rowid AS id FROM {index} WHERE {index} MATCH ?", match  # noqa: S608 -- our own names
