@@ -17,7 +17,7 @@ from kdstudio.errors import KnownError
 from kdstudio.files import readable_bytes
 from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.models.gguf_header import read_header
-from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.teacher_file import gguf_teacher
 from kdstudio.project import Project
 from kdstudio.project.exchange import import_file
 from kdstudio.teachers.sample import ensure_sample_teacher
@@ -68,7 +68,7 @@ def _project(out: Path) -> Project:
 
 def _walk(project: Project, gguf: Path, teacher_parameters: int, *, as_json: bool) -> dict[str, Any]:
     if not any(item.spec.name == TEACHER_NAME for item in project.teachers.list()):
-        project.teachers.add(TeacherSpec(TEACHER_NAME, "gguf", path=str(gguf)), {})
+        project.teachers.add(*gguf_teacher(TEACHER_NAME, gguf))
     spec = asdict(project.teachers.get(TEACHER_NAME).spec)
     with resources.as_file(SAMPLE.joinpath("prompts.jsonl")) as prompts:
         import_file(project, prompts, kind="prompt")
