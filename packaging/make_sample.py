@@ -1,10 +1,10 @@
 """Writes the sample project's prompts, so that the file in `kdstudio/resources/sample/` can be made again.
 
-Every prompt is an adjective and a noun ("a frozen whale"), some are numbers and plurals ("two robots"). Nouns are
-divided into those that are trained on and those that are held out; adjectives are shared, so a held-out row asks what
-the student makes of a thing it has never been told about. Some 1,100 pairs were tried with the sample teacher, a model
-of 135 million parameters; the pairs below are those to which it gave one finished sentence about the thing, fit for a
-child, rather than a remark about stories as such.
+Every prompt is an adjective and a noun ("a frozen whale"), a few are plurals ("two robots"). The nouns stand in the
+order of the alphabet, and every seventh is held out: a held-out row asks what the student makes of a thing it has never
+been told about. Adjectives are shared. That rule and the seed decide everything about the held-out prompts; nobody
+looked at the teacher's answers to them first. Among the training prompts, those that the sample teacher did not finish
+within the 48 tokens that the demo allows are left out, so that no time is spent on answers that would be rejected.
 
     python packaging/make_sample.py            writes the file
     python packaging/make_sample.py --check    exit code 1 if the file differs from what would be written
@@ -21,68 +21,92 @@ from pathlib import Path
 SEED = 20
 TARGET = Path(__file__).parents[1] / "kdstudio" / "resources" / "sample" / "prompts.jsonl"
 SYSTEM = "Write one short sentence that starts a story about it."
+HELD_OUT_EVERY = 7
+PROMPTS_PER_NOUN = 3
 
-# noun: adjectives | noun: adjectives ...
-TRAIN = """
-anchor: forgotten rusty velvet | astronaut: crooked enchanted proud | baker: ancient brave tiny
-bakery: friendly gentle glowing | bear: grumpy lonely patient | beaver: clumsy gentle lost
-bell: cold flying frozen | butterfly: enchanted faded secret | cat: crooked gentle hungry
-cave: ancient flying sleepy | cloud: crooked polite tired | comet: cold proud stubborn
-crow: brave gentle nervous | desert: brave invisible rusty | dog: golden polite small
-donkey: ancient nervous old | door: hungry lonely proud | dragon: invisible proud wooden
-duck: curious old polite | elephant: glowing grumpy wise | forest: brave crooked shy
-fountain: purple quiet wandering | fox: ancient grumpy tiny | frog: golden hungry patient
-garden: ancient purple wandering | ghost: dusty glowing wild | giant: curious faded tiny
-goose: forgotten small tiny | horse: hidden mysterious secret | island: silver tiny wise
-kitten: flying quiet stubborn | lake: hidden nervous wandering | letter: cold hungry mysterious
-library: invisible tired velvet | mailbox: hidden mysterious sleepy | meadow: crooked enormous purple
-mermaid: dusty frozen silver | miner: golden lost tired | moon: brave frozen quiet
-mountain: friendly hidden wild | museum: curious rusty velvet | mushroom: dusty shy wooden
-orchard: mysterious purple shy | owl: clumsy lonely stubborn | painter: glowing lonely old
-panda: golden nervous stubborn | penguin: enormous nervous polite | piano: golden rusty velvet
-pilot: grumpy invisible proud | pirate: purple quiet small | pony: forgotten lost silver
-pumpkin: clumsy rusty wandering | puppet: clumsy sleepy wise | rabbit: cold gentle lonely
-river: grumpy shy tired | rocket: crooked enchanted wooden | seal: faded friendly old
-snail: friendly mysterious wise | spider: enchanted quiet secret | squirrel: dusty lost secret
-statue: curious enormous velvet | storm: friendly hidden sleepy | teapot: faded lost silver
-tiger: clumsy faded forgotten | tortoise: frozen polite small | train: curious friendly stubborn
-umbrella: dusty flying tired | valley: glowing small wooden | village: patient silver wild
-violin: glowing shy sleepy | waterfall: clumsy frozen wise | whale: cold forgotten secret
-whistle: brave enchanted enormous | wizard: gentle wandering wild
-"""
+ADJECTIVES = """
+ancient brave broken clever clumsy cold crooked curious dancing dusty enchanted enormous faded flying forgotten friendly
+frozen gentle glowing golden grumpy happy hidden hungry invisible lonely lost magic mysterious nervous old patient
+polite proud purple quiet rusty secret shy silent silver singing sleepy small stubborn tiny tired velvet wandering wild
+wise wooden young
+""".split()
+
+NOUNS = """
+acorn actor airship anchor ant apple apron architect astronaut bakery ball balloon barn basket bat beach bear beaver bee
+beetle bell bench bicycle blanket blossom boat book boot bottle bowl bracelet bridge broom brush bucket bus butterfly
+button cabin cactus cake camel camera candle canoe canyon carpenter carpet carriage cart castle cat cave chair chalk
+cherry chess chest chicken clock cloud clown coat coin comb comet compass cook corn cottage cow crab crane crayon
+cricket crow crown crystal cup cupboard curtain deer desert desk detective doctor dog doll dolphin donkey door dragon
+dragonfly drawer dream drum duck eagle echo elephant elevator elf engine envelope explorer fairy falcon farmer feather
+fence ferry fiddle firefly fisherman flag flower flute fog forest fountain fox frog garden gardener gate ghost giant
+giraffe glacier glove goat goldfish goose grandmother guitar hammer harbor harp hat hedgehog hen heron hill horse hotel
+house iceberg inventor island jacket jar jellyfish jeweler juggler kangaroo kettle key king kite kitten knight koala
+ladder ladybug lake lamp lantern leaf lemon letter librarian library lighthouse lily lion lizard lobster lock machine
+magician mailbox map market mask meadow mermaid miner mirror mole monkey moon moose moth mountain mouse museum mushroom
+musician necklace needle nest notebook nurse oak ocean octopus orchard otter owl painter painting palace panda parrot
+path peacock pebble pelican pencil penguin piano picture pig pigeon pillow pilot pirate planet poet pond pony postman
+prince puddle pumpkin puppet puppy queen rabbit raccoon radio raft rainbow river robot rocket rooster rope rose sailor
+sandcastle scarecrow scarf school scientist scooter seahorse seal seed shadow shark sheep shell shepherd ship shoe shop
+singer sled snail snake snowflake snowman sock spider spoon squirrel star statue storm street submarine suitcase sun
+swan table tailor teacher teapot telescope tent theater tiger tortoise tower toy tractor train tree trumpet tulip tunnel
+turtle umbrella valley village violin volcano wagon waiter wall walrus watch waterfall well whale wheel whistle window
+wizard wolf zebra
+""".split()
+
 TRAIN_PHRASES = (
-    "a frozen whale",
-    "two robots",
     "three sleepy bears",
-    "two brave knights",
-    "a pair of lost shoes",
+    "two wise wizards",
+    "two penguins",
+    "a pair of lost socks",
     "two owls",
     "three lost kittens",
     "three pirates",
     "four curious foxes",
     "five hungry ducks",
-    "a lost clock",
 )
 
-HELD_OUT = """
-balloon: invisible lonely | camel: curious quiet | dolphin: ancient rusty | elevator: enchanted frozen
-hedgehog: cold flying | inventor: proud stubborn | lighthouse: hungry sleepy | mouse: forgotten nervous shy
-notebook: hidden purple | parrot: golden mysterious silver | swan: dusty invisible lost | wolf: nervous small
+UNFINISHED = """
+a silver airship | a crooked apple | a proud ball | a cold balloon | a frozen bat | a stubborn bear | a gentle bicycle
+a shy blanket | a singing blanket | a happy blanket | a lonely book | a magic bowl | a wandering butterfly
+a curious cabin | a wild candle | a polite carpenter | a gentle castle | a silver chest | a dusty cloud
+a tired clown | an ancient clown | a hungry coin | a tired cook | an ancient cow | a flying crane | a silent crayon
+a dancing cup | a mysterious detective | a silent doctor | a dancing dog | a curious dolphin | a wandering dolphin
+a friendly donkey | a hungry dragonfly | a purple duck | a tiny echo | a singing echo | a hidden elf
+a nervous engine | a sleepy envelope | a grumpy fairy | a velvet falcon | a tired farmer | a stubborn farmer
+a velvet fence | a tiny fisherman | a silver flag | an enormous flag | a dancing giant | a tiny giant
+a quiet giraffe | a small glove | a mysterious glove | a lonely grandmother | a silver guitar | a golden harp
+a hungry hen | a wooden heron | a wooden hotel | a crooked key | a velvet king | a silver kite | a brave lantern
+a small librarian | a broken lizard | a nervous machine | a stubborn mailbox | a dusty mask | a polite monkey
+an ancient mouse | a wandering needle | a hungry octopus | a brave orchard | a silent path | a velvet penguin
+a wild piano | a young picture | an ancient pig | a magic pillow | a brave pilot | a patient puppet | a broken puppy
+a wise radio | a golden rope | a faded sailor | a forgotten school | a silver seahorse | a magic shadow
+a friendly shark | a wild sheep | a dusty shop | a dusty sled | a wandering sled | a secret snake
+an invisible squirrel | a stubborn table | a mysterious table | a cold teacher | an enormous teapot
+a gentle telescope | a tiny toy | a shy valley | an enchanted wagon | a young waiter | a sleepy waiter
+a forgotten walrus | a golden watch | a wise waterfall | a shy wheel | a polite wheel | an ancient whistle
+an invisible wizard | a young wolf
 """
-HELD_OUT_PHRASES = ("an old lighthouse", "a brave mouse", "two polite wolves", "two quiet swans", "three brave mice")
 
 
 def with_article(words: str) -> str:
-    """Puts "a" or "an" before `words`, by the first letter, which is right for every word above."""
+    """Puts "a" or "an" before `words`, by the first letter, which is right for every adjective above."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def phrases(table: str) -> list[str]:
-    """All pairs of a table, each as one phrase with its article."""
-    entries = (entry.split(":") for entry in table.strip().replace("\n", "|").split("|"))
-    return [
-        with_article(f"{adjective} {noun.strip()}") for noun, adjectives in entries for adjective in adjectives.split()
-    ]
+def draw() -> tuple[list[str], list[str]]:
+    """All training and held-out phrases, before unfinished ones are left out; several for a noun, one if held out."""
+    chance = random.Random(SEED)
+    train, held_out = list(TRAIN_PHRASES), []
+    for place, noun in enumerate(sorted(NOUNS), start=1):
+        adjectives = chance.sample(ADJECTIVES, PROMPTS_PER_NOUN)
+        phrases = [with_article(f"{adjective} {noun}") for adjective in adjectives]
+        if place % HELD_OUT_EVERY == 0:
+            held_out.append(phrases[0])
+        else:
+            train += phrases
+    chance.shuffle(train)
+    chance.shuffle(held_out)
+    return train, held_out
 
 
 def spread(train: list[str], held_out: list[str]) -> list[tuple[str, str]]:
@@ -95,13 +119,11 @@ def spread(train: list[str], held_out: list[str]) -> list[tuple[str, str]]:
 
 def sample() -> str:
     """The whole file as text: one JSON object a line."""
-    chance = random.Random(SEED)
-    train = [*TRAIN_PHRASES, *phrases(TRAIN)]
-    held_out = [*HELD_OUT_PHRASES, *phrases(HELD_OUT)]
-    chance.shuffle(train)
-    chance.shuffle(held_out)
+    train, held_out = draw()
+    unfinished = {phrase.strip() for phrase in UNFINISHED.replace("\n", "|").split("|")}
+    finished = [phrase for phrase in train if phrase not in unfinished]
     lines = []
-    for tag, phrase in spread(train, held_out):
+    for tag, phrase in spread(finished, held_out):
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": phrase}]
         lines.append(json.dumps({"messages": messages, "tags": [tag]}))
     return "\n".join(lines) + "\n"
