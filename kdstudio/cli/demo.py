@@ -144,6 +144,7 @@ def _result(
         },
         "gguf": str(gguf),
         "kl_before": trained["before"]["held_out_forward_kl"],
+        "kl_refitted": trained["refitted"].get("held_out_forward_kl"),
         "kl_after": trained["final"]["held_out_forward_kl"],
         "top1_after": trained["final"]["held_out_top1_agreement"],
         "files": exported["files"],
@@ -152,12 +153,17 @@ def _result(
     }
 
 
+def _refitted(result: dict[str, Any]) -> str:
+    found = result["kl_refitted"]
+    return "" if found is None else f"{found:.3f} with the kept ones refitted, "
+
+
 def _summary(result: dict[str, Any]) -> str:
     before, after = result["kl_before"], result["kl_after"]
     student, teacher = result["student"], result["teacher"]
     lines = [
         "Held-out divergence to the teacher (forward KL, nats a token):",
-        f"  {before:.3f} before, {after:.3f} after: {1 - after / before:.1%} less.",
+        f"  {before:.3f} before (layers cut), {_refitted(result)}{after:.3f} after: {1 - after / before:.1%} less.",
         f"The likeliest token agrees on {result['top1_after']:.1%} of held-out tokens.",
         f"Teacher: {teacher['parameters'] / 1e6:.1f}M parameters.",
         f"Student: {student['parameters'] / 1e6:.1f}M parameters, {student['share']:.1%} of the teacher's.",
