@@ -54,7 +54,8 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
     Raises `KnownError` naming the missing bytes when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
     encoding = None if "b" in mode else "utf-8"
     try:
@@ -159,6 +160,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise KnownError(
                 "Not allowed to write here", f"{path}: {error.strerror}.", "Choose another folder or fix its rights."
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
+            raise KnownError(
+                "No file can be written there", f"{path}: {error.strerror}.", "Choose another folder or name."
             ) from error
         raise
 
