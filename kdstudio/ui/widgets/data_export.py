@@ -22,6 +22,8 @@ from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.path_picker import PathPicker
 from kdstudio.ui.widgets.wording import plural
 
+_SUFFIXES = {".jsonl", ".csv", ".txt"}
+
 
 def formats_for(kind: Kind) -> tuple[str, ...]:
     """The formats that hold rows of that kind."""
@@ -35,7 +37,7 @@ class ExportDialog(Sheet):
 
     def __init__(self, session: Session, kind: Kind, status: str = "", parent: QWidget | None = None) -> None:
         super().__init__(session, "export_sheet", "Export rows", "", parent)
-        self._touched = False
+        self._suggested = ""
         self._counts = session.project.rows.counts() if session.project is not None else {}
         self.kind = Choice(KINDS, {str(kind): words for kind, words in KIND_WORDS.items()})
         self.status = Choice(("", *STATUSES), {"": "All statuses", **{one: one.capitalize() for one in STATUSES}})
@@ -51,7 +53,6 @@ class ExportDialog(Sheet):
         self.kind.changed.connect(self._offer_formats)
         self.status.changed.connect(self._show_count)
         self.format.changed.connect(self._format_changed)
-        self.path.edit.textEdited.connect(self._path_typed)
         self.path.changed.connect(lambda _text: self._show_count())
         self._show_count()
         self.resize(560, self.sizeHint().height())
@@ -89,14 +90,19 @@ class ExportDialog(Sheet):
 
     def _format_changed(self) -> None:
         self.when.setText(FORMATS[self.format.value()].when)
-        project = self.session.project
-        if project is not None and not self._touched:
-            name = f"{project.name} {KIND_WORDS[cast('Kind', self.kind.value())].lower()}"
-            self.path.set_path(project.exports_folder / f"{name}{FORMATS[self.format.value()].suffix}")
+        self._suggest()
         self._show_count()
 
-    def _path_typed(self) -> None:
-        self._touched = True
+    def _suggest(self) -> None:
+        """A name in the project's folder, until the person names one; then only its ending follows the format."""
+        project, path, suffix = self.session.project, self.path.path(), FORMATS[self.format.value()].suffix
+        if path is not None and str(path) != self._suggested:
+            if path.suffix in _SUFFIXES:
+                self.path.set_path(path.with_suffix(suffix))
+        elif project is not None:
+            name = f"{project.name} {KIND_WORDS[cast('Kind', self.kind.value())].lower()}{suffix}"
+            self._suggested = str(project.exports_folder / name)
+            self.path.set_path(self._suggested)
 
     def chosen_count(self) -> int:
         """How many rows that would be, by the counts kept with the rows."""

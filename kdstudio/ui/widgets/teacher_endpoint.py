@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from kdstudio import secrets
 from kdstudio.errors import KnownError
@@ -240,7 +240,13 @@ class EndpointDialog(Sheet):
 
     def _answered(self, result: dict[str, Any]) -> None:
         self._rest()
-        self._show("answers", "good", probe_words(result))
+        models = [str(name) for name in result.get("models") or ()]
+        if models:
+            self.model.setCompleter(QCompleter(models, self.model))
+        words = probe_words(result)
+        if models and self.model.text().strip() not in (*models, *(name.removesuffix(":latest") for name in models)):
+            words += f"\nIt does not list this model; it lists {', '.join(models[:8])}."
+        self._show("answers", "good", words)
 
     def _failed(self, error: KnownError) -> None:
         self._rest()
