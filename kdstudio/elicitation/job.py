@@ -26,6 +26,9 @@ from kdstudio.teachers.opening import open_teacher
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
 
+if TYPE_CHECKING:
+    from kdstudio.jobs.child import Job
+
 PAID_KINDS = ("openai",)
 
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from kdstudio.errors import KnownError
-from kdstudio.jobs.child import Job
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.opening import open_teacher
 
 if TYPE_CHECKING:
+    from kdstudio.jobs.child import Job
     from kdstudio.teachers.openai_api import OpenAITeacher
 
 QUESTION = "Say hello in one short sentence."

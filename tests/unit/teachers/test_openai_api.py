@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
-import openai
 import pytest
 
 from kdstudio.errors import BadInput, KnownError
@@ -17,9 +15,7 @@ from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import background_loop, openai_exchange
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.openai_api import OpenAITeacher, base_url, is_local
-from kdstudio.teachers.openai_failures import retry_after
 from tests.loopback import Asked, Fault, Loopback, closed_port
-
 
 # A connection that is cancelled while it begins leaves anyio's inner coroutine unawaited; nothing is left open.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
@@ -211,16 +207,6 @@ def test_retry_after_is_obeyed_in_seconds_and_as_a_date(server: Loopback) -> Non
     server.faults = [Fault("status", 503, retry_after=date)]
     ask(teacher_at(server.url))
     assert server.asked[3].at - server.asked[2].at >= 0.2
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [("9999", 120), ("-5", 0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("nan", 0)],
-)
-def test_retry_after_is_bounded(value: str, seconds: float | None) -> None:
-    request = httpx2.Request("POST", "http://localhost")
-    response = httpx2.Response(429, headers={"retry-after": value}, request=request)
-    assert retry_after(openai.RateLimitError("", response=response, body=None)) == seconds
 
 
 def test_tries_are_bounded_and_the_row_fails_with_its_reason(server: Loopback) -> None:
