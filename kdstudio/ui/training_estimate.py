@@ -2,126 +2,120 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 from kdstudio import settings
 from kdstudio.errors import BadInput
-from kdstudio.models.architectures import student_obstacle
-from kdstudio.models.gguf_header import read_header
 from kdstudio.models.memory import RunSize, estimate_memory, estimate_seconds, lora_parameters
-from kdstudio.models.shape import ModelShape, parameter_count, shape_of_folder, shape_of_header
+from kdstudio.models.shape import ModelShape, embedding_parameters, parameter_count
+from kdstudio.ui.training_rows import RowSizes, row_sizes
+from kdstudio.ui.training_student import read_pair
 from kdstudio.ui.widgets.estimate_card import RunEstimate
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kdstudio.models.spec import TeacherSpec
     from kdstudio.project import Project
     from kdstudio.recipe import TrainingRecipe
 
-_CHARACTERS_A_TOKEN = 4.0
-_READ_ROWS = 300
+_PROCESSOR_FACTS = Path("/proc/cpuinfo")
+_BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+_FEW_ROWS = 50
 
 
 def estimate_run(project: Project, recipe: TrainingRecipe, teacher: TeacherSpec | None) -> RunEstimate:
-    """Count a run. Raises `BadInput` when it cannot be started at all, and says what is missing."""
+    """Count a run. Raises `BadInput` when it could not even begin, and says what is missing."""
     if not recipe.objective:
         raise BadInput("Nothing to learn", "No objective is chosen.", "Choose at least one.")
-    teacher_shape = _teacher_shape(teacher)
-    student = _student_shape(recipe, teacher_shape)
-    rows, held_out, prompt_tokens, response_tokens = _rows(project, recipe)
-    if not rows:
-        raise BadInput("There are no rows to train on", "The project has no accepted answers.", "Accept some on Data.")
-    run = recipe.run
-    per_step = run.rows_per_batch * run.accumulation
-    steps = run.steps or math.ceil(rows / per_step * run.epochs)
-    size = RunSize(steps, run.rows_per_batch, prompt_tokens + response_tokens, response_tokens, rows + held_out)
-    lora = recipe.student.adapter == "lora"
-    trained = lora_parameters(student, recipe.student.lora_rank) if lora else parameter_count(student)
     needs_teacher = any(table.name != "supervised" for table in recipe.objective)
-    beside = teacher_shape if needs_teacher and recipe.teacher.signals == "dense" else None
+    pair = read_pair(recipe, teacher, needs_signals=needs_teacher)
+    rows = row_sizes(project, recipe)
+    if rows.training <= 0:
+        raise BadInput("There are no rows to train on", *_what_to_accept(project, rows))
+    size = _run_size(recipe, rows)
+    student, beside = pair.student, pair.teacher if needs_teacher and recipe.teacher.signals == "dense" else None
+    trained = _trained(recipe, student)
     memory = estimate_memory(student, size, trained=trained, teacher=beside)
-    seconds = run.accumulation * estimate_seconds(
-        student, size, threads=settings.thread_count(), trained_share=0.0 if lora else 1.0, teacher=beside
+    seconds = estimate_seconds(
+        student,
+        size,
+        threads=settings.thread_count(),
+        trained_share=min(1.0, trained / parameter_count(student)),
+        teacher=beside,
     )
     return RunEstimate(
         student_parameters=parameter_count(student),
-        teacher_parameters=parameter_count(teacher_shape) if teacher_shape else 0,
+        teacher_parameters=parameter_count(pair.teacher) if pair.teacher else 0,
         trained_parameters=trained,
         memory=memory.parts(),
         memory_free=psutil.virtual_memory().available,
-        rows=rows,
-        held_out=held_out,
-        steps=steps,
+        rows=rows.training,
+        held_out=rows.held_out,
+        steps=math.ceil(size.steps / recipe.run.accumulation),
         seconds=seconds,
-        notes=tuple(_notes(memory.total, rows, held_out)),
+        notes=(*pair.notes, *_notes(memory.total, rows)),
     )
 
 
-def _notes(total: int, rows: int, held_out: int) -> list[str]:
+def _run_size(recipe: TrainingRecipe, rows: RowSizes) -> RunSize:
+    """Forward passes count as steps here: gradients of `accumulation` of them are gathered for one optimiser step."""
+    run = recipe.run
+    passes = run.accumulation
+    steps = run.steps or math.ceil(rows.training / (run.rows_per_batch * passes) * run.epochs)
+    return RunSize(
+        steps * passes,
+        run.rows_per_batch,
+        rows.prompt_tokens + rows.response_tokens,
+        rows.response_tokens,
+        rows.training + rows.held_out,
+        longest=rows.longest,
+        held_out=rows.held_out,
+        measurements=1 + math.ceil(steps / run.evaluate_every) if rows.held_out else 0,
+        bf16=run.precision == "bf16" or (run.precision == "auto" and run.device in ("auto", "cpu") and _cpu_has_bf16()),
+    )
+
+
+def _trained(recipe: TrainingRecipe, student: ModelShape) -> int:
+    if recipe.student.adapter == "lora":
+        return lora_parameters(student, recipe.student.lora_rank)
+    frozen = embedding_parameters(student) if recipe.student.freeze_embeddings else 0
+    return parameter_count(student) - frozen
+
+
+@functools.cache
+def _cpu_has_bf16() -> bool:
+    """Whether "auto" takes 16 bits on this processor, without asking torch. Known on Linux only; else no."""
+    try:
+        words = set(_PROCESSOR_FACTS.read_text("utf-8", "replace").split())
+    except OSError:
+        return False
+    return any(flag in words for flag in _BF16_FLAGS)
+
+
+def _what_to_accept(project: Project, rows: RowSizes) -> tuple[str, str]:
+    counts = project.rows.counts()
+    pending = counts.get(("response", "pending"), 0)
+    if rows.held_out:
+        return f"All {rows.held_out:,} rows are held out.", "Hold out fewer, or accept more answers on Data."
+    if pending:
+        return f"{pending:,} answers wait for your decision; none is accepted.", "Accept some on Data."
+    if counts.get(("prompt", "pending"), 0) + counts.get(("prompt", "accepted"), 0):
+        return "The prompts have no accepted answers yet.", "Generate answers on Data, then accept some."
+    return "The project has no rows.", "Import some on Data."
+
+
+def _notes(total: int, rows: RowSizes) -> list[str]:
     notes = []
     if total > psutil.virtual_memory().available:
         notes.append("This may not fit in memory. Use a smaller batch, fewer layers or LoRA; you can start anyway.")
-    if rows < 50:
-        notes.append("Few rows: a student learns little from fewer than fifty.")
-    if not held_out:
+    if rows.training < _FEW_ROWS:
+        notes.append(f"Few rows: a student learns little from fewer than {_FEW_ROWS}.")
+    if not rows.tagged:
+        notes.append("No row has the held-out tag, and the run would refuse to start. Correct the tag or leave it out.")
+    elif not rows.held_out:
         notes.append("Nothing is held out, so the gap cannot be measured on rows it never saw.")
     return notes
-
-
-def _teacher_shape(spec: TeacherSpec | None) -> ModelShape | None:
-    from pathlib import Path
-
-    if spec is None or spec.kind not in ("gguf", "huggingface"):
-        return None
-    return shape_of_header(read_header(Path(spec.path))) if spec.kind == "gguf" else shape_of_folder(Path(spec.path))
-
-
-def _student_shape(recipe: TrainingRecipe, teacher: ModelShape | None) -> ModelShape:
-    from pathlib import Path
-
-    table = recipe.student
-    if table.source == "folder":
-        if not table.path:
-            raise BadInput("No folder is chosen", "The student comes from a folder.", "Choose one with its weights.")
-        return shape_of_folder(Path(table.path))
-    base = _gguf_shape(Path(table.path)) if table.path else teacher
-    if base is None:
-        raise BadInput(
-            "No model to start from",
-            "A student is cut from a local teacher's GGUF.",
-            "Choose a local teacher or a folder.",
-        )
-    return base.with_layers(len(table.layers) or table.layer_count or base.layers)
-
-
-def _gguf_shape(path: Path) -> ModelShape:
-    header = read_header(path)
-    obstacle = student_obstacle(header)
-    if obstacle:
-        raise BadInput("This model cannot be a student", obstacle, "Choose a Llama- or Qwen-shaped model.")
-    return shape_of_header(header)
-
-
-def _rows(project: Project, recipe: TrainingRecipe) -> tuple[int, int, float, float]:
-    """Rows trained on, rows held out, and mean tokens of prompt and response (by characters where not counted)."""
-    total = held_out = 0
-    prompt_tokens = response_tokens = 0.0
-    tag = recipe.data.held_out_tag
-    for prompt, response in project.rows.pairs(status=recipe.data.status):
-        total += 1
-        held_out += bool(tag) and tag in prompt.tags
-        if total <= _READ_ROWS:
-            letters = sum(len(str(message.get("content", ""))) for message in prompt.messages)
-            prompt_tokens += response.prompt_tokens or letters / _CHARACTERS_A_TOKEN
-            response_tokens += response.tokens or len(response.text) / _CHARACTERS_A_TOKEN
-    if not tag:
-        held_out = round(total * recipe.data.held_out)
-    rows = total - held_out
-    if recipe.data.limit:
-        rows = min(rows, recipe.data.limit)
-    seen = max(1, min(total, _READ_ROWS))
-    return rows, held_out, prompt_tokens / seen, response_tokens / seen
