@@ -13,6 +13,9 @@ from kdstudio.project.migrations import KIND_TABLES
 _COLUMNS = {"status", "reason", "messages", "text", "message", "source"}
 KEPT = 200
 """How many actions can be undone."""
+KEPT_ROWS = 2_000_000
+"""How many rows all actions but the newest may name in all: about 200 MB."""
+_ROWS_OF = "SELECT count(*) FROM history_rows WHERE history_id = ?"
 _FIRST_OF_KIND = "SELECT kind, before, after, min(row_id) FROM history_rows WHERE history_id = ? GROUP BY kind"
 """All rows of one kind in an entry changed in the same columns: the first shows which."""
 
@@ -60,6 +63,14 @@ class History:
         connection.execute(
             "DELETE FROM history WHERE id <= (SELECT id FROM history ORDER BY id DESC LIMIT 1 OFFSET ?)", (KEPT,)
         )
+        if connection.execute(_ROWS_OF, (entry,)).fetchone()[0] > KEPT_ROWS // 200:
+            entries = connection.execute("SELECT id FROM history WHERE id < ? ORDER BY id DESC", (entry,)).fetchall()
+            total = 0
+            for (older,) in entries:  # the newest action can always be undone, however large
+                total += connection.execute(_ROWS_OF, (older,)).fetchone()[0]
+                if total > KEPT_ROWS:
+                    connection.execute("DELETE FROM history WHERE id <= ?", (older,))
+                    break
 
     def apply(self, connection: sqlite3.Connection, kind: str, row_id: int, values: dict[str, Any]) -> None:
         """Write columns back to a row."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -63,10 +64,16 @@ def _required(item: dataclasses.Field[Any]) -> bool:
     return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _value(name: str, value: Any) -> Any:
     expected = _TYPES.get(name, str)
     if name in ("tags", "candidates") and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
         raise UnusableRowError(f"{name!r} is not a list of texts")
+    if name == "scores" and not (isinstance(value, list) and all(_is_score(one) for one in value)):
+        raise UnusableRowError(f"{name!r} is not a list of finite numbers")
     if not isinstance(value, expected) or isinstance(value, bool):
         raise UnusableRowError(f"{name!r} is not a {expected.__name__}")
     if isinstance(value, str):

@@ -11,8 +11,8 @@ from typing import Self
 import filelock
 
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.files import disk_errors, remove_temporaries
-from kdstudio.project.database import DATABASE_NAME, Database, quick_check
+from kdstudio.files import disk_errors, fsync_folder, remove_temporaries
+from kdstudio.project.database import DATABASE_NAME, Database, database_errors, quick_check
 from kdstudio.project.history import History
 from kdstudio.project.migrations import migrate, refuse_newer, refuse_older, version_of
 from kdstudio.project.rows import Rows
@@ -41,7 +41,11 @@ class Project:
         self._lock = None if read_only else _take_lock(self.folder)
         try:
             self._database = Database(self.folder / DATABASE_NAME, read_only=read_only)
-            self._prepare()
+            try:
+                self._prepare()
+            except BaseException:
+                self._database.close()
+                raise
         except BaseException:
             self._release()
             raise
@@ -85,8 +89,10 @@ class Project:
         mark = self.folder / _OPEN_MARK
         if mark.exists():
             quick_check(self._database.writer, self._database.path)
-        migrate(self._database.writer, self._database.path)
+        with database_errors(self._database.path):
+            migrate(self._database.writer, self._database.path)
         mark.touch()
+        fsync_folder(self.folder)  # or a power cut takes the mark away, and with it the check
         for folder in (self.folder, self.folder / "backups", self.folder / "rejects"):
             remove_temporaries(folder)
 

@@ -191,17 +191,16 @@ class Rows:
             row = connection.execute(f"SELECT * FROM {KIND_TABLES[kind]} WHERE id = ?", (row_id,)).fetchone()  # noqa: S608
             if row is None:
                 raise BadInput("The row is gone", f"There is no {kind} {row_id}.", "Reload the table.")
-            before = _texts(kind, row)
-            after = _edited(kind, row, text)
-            if before == after:
+            if row["text"] == text:
                 return
+            before, after = _texts(kind, row), _edited(kind, row, text)
             entry = self._history.begin(connection, f"Edit {kind} {row_id}")
             self._history.record(connection, entry, kind, row_id, before, after)
             self._history.apply(connection, kind, row_id, after)
             self._history.commit(connection, entry)
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many rows there are of each (kind, status); kept by triggers, so that it costs nothing."""
+        """How many rows there are of each (kind, status); kept as they change, so that it costs nothing."""
         rows = self._database.all("SELECT kind, status, number FROM counts")
         return {(row["kind"], row["status"]): row["number"] for row in rows}
 

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from kdstudio.errors import BadInput, Stopped
-from kdstudio.project import NewPrompt, NewResponse, Project
+from kdstudio.project import Project
 from kdstudio.project.exchange import FORMATS, detect, export_file, import_file
-from kdstudio.project.format_readers import guard, unguard
 
 
 @pytest.fixture
@@ -145,34 +142,6 @@ def test_a_mapping_names_columns(project: Project, tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", b"frage,antwort\nwarum,darum\n")
     assert import_file(project, path, mapping={"prompt": "frage", "response": "antwort"}).responses == 1
     assert detect(path, {"prompt": "frage"}).columns[:2] == ("frage", "antwort")
-
-
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), min_size=1).filter(str.strip)
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=6, unique_by=lambda pair: pair[0]))
-def test_jsonl_round_trips_exactly(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
-    folder = tmp_path_factory.mktemp("round")
-    with Project.create(folder / "a") as one, Project.create(folder / "b") as other:
-        one.rows.add_prompts(NewPrompt([{"role": "user", "content": prompt}], ("t",)) for prompt, _ in pairs)
-        one.rows.add_responses(NewResponse(n, answer) for n, (_, answer) in enumerate(pairs, start=1))
-        for name in ("openai_messages", "sharegpt", "prompt_completion"):
-            export_file(one, folder / f"{name}.jsonl", name, status="")
-        export_file(one, folder / "a.csv", "csv", status="")
-        report = import_file(other, folder / "openai_messages.jsonl")
-        assert report.responses == len(pairs)
-        export_file(other, folder / "again.jsonl", "openai_messages", status="")
-        assert (folder / "again.jsonl").read_bytes() == (folder / "openai_messages.jsonl").read_bytes()
-        for name in ("sharegpt.jsonl", "prompt_completion.jsonl"):
-            assert import_file(other, folder / name).responses == 0
-
-
-@given(st.text())
-def test_guarding_a_cell_is_undone_exactly(cell: str) -> None:
-    guarded = guard(cell)
-    assert unguard(guarded) == cell
-    assert not guarded.startswith(("=", "+", "-", "@", "\t", "\r", "\x00"))
 
 
 def test_every_format_writes_what_it_reads(project: Project, tmp_path: Path) -> None:
