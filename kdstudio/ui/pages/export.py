@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import (
     QComboBox,
@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QProgressBar,
     QScrollArea,
+    QSplitter,
     QVBoxLayout,
     QWidget,
 )
@@ -27,12 +28,13 @@ from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.empty_state import EmptyState
+from kdstudio.ui.widgets.export_files import FileRow, ModelCard
 from kdstudio.ui.widgets.fields import Switch
-from kdstudio.ui.widgets.labels import ElidedLabel, label
-from kdstudio.ui.widgets.pill import Pill
+from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.wording import ago
 
 _CHOSEN = ("F16", "Q8_0")
+_CARD_NAME = "README.md"
 
 
 class ExportPage(Page):
@@ -61,6 +63,8 @@ class ExportPage(Page):
         self.stage = label("", "small", name="export_stage")
         self.empty = EmptyState("package", "", "", lambda: session.go(self._where), name="export_empty")
         self._where = "train"
+        self.card = ModelCard("export_card", self._show_folder)
+        self.card.hide()
         self._files = QVBoxLayout()
         self._files.setSpacing(8)
         self._build()
@@ -84,8 +88,8 @@ class ExportPage(Page):
         choices, results = self._choices(), self._results()
         columns = QHBoxLayout()
         columns.setSpacing(12)
-        columns.addWidget(choices, 2)
-        columns.addWidget(results, 3)
+        columns.addWidget(choices, 5)
+        columns.addWidget(results, 6)
         self._parts: list[QWidget] = [choices, results]
         self.content.addLayout(head)
         self.content.addWidget(self.empty, 1)
@@ -107,7 +111,7 @@ class ExportPage(Page):
             for column, part in enumerate((switch, self.sizes[entry.key], label(entry.when, "small", wrap=True))):
                 grid.addWidget(part, row, column)
         last = len(self.formats)
-        grid.addWidget(self.folder, last, 0)
+        grid.addWidget(self.folder, last, 0, 1, 2)
         grid.addWidget(label("For transformers and further training.", "small", wrap=True), last, 2)
         choices.body.addLayout(grid)
         choices.body.addStretch(1)
@@ -128,7 +132,12 @@ class ExportPage(Page):
         results.body.addWidget(self.stage)
         results.body.addWidget(self.progress)
         results.body.addWidget(area, 1)
-        return results
+        holder = QSplitter(Qt.Orientation.Vertical)
+        holder.setChildrenCollapsible(False)
+        holder.addWidget(results)
+        holder.addWidget(self.card)
+        holder.setSizes([360, 330])
+        return holder
 
     # ------------------------------------------------------------------------------------------------- showing
     def shown_with(self, arguments: dict[str, Any]) -> None:
@@ -171,7 +180,7 @@ class ExportPage(Page):
         weights = project.runs_folder / str(run_id) / "student" / "model.safetensors" if project and run_id else None
         size = weights.stat().st_size if weights is not None and weights.is_file() else 0
         for entry in QUANTIZATIONS:
-            self.sizes[entry.key].setText(f"about {readable_bytes(size * entry.bits / 32)}" if size else "")
+            self.sizes[entry.key].setText(f"≈ {readable_bytes(size * entry.bits / 32)}" if size else "")
 
     def _allow(self) -> None:
         chosen = any(switch.isChecked() for switch in self.formats.values()) or self.folder.isChecked()
@@ -195,17 +204,18 @@ class ExportPage(Page):
             self._files.addWidget(
                 label("Exported files appear here with the figures of their check.", "dim", wrap=True)
             )
-        for item in files:
-            self._files.addWidget(FileRow(item, self._chat))
-        if files:
-            folder = Path(str(files[0]["path"])).parent
-            show = button("Show folder", icon="folder-open", name="export_show", clicked=lambda: _open(folder))
-            holder = QHBoxLayout()
-            holder.addWidget(label(_CHECK_WORDS, "small", wrap=True), 1)
-            holder.addWidget(show)
-            below = QWidget()
-            below.setLayout(holder)
-            self._files.addWidget(below)
+        self._show_files(run, files)
+
+    def _show_files(self, run: Run | None, files: list[dict[str, Any]]) -> None:
+        project = self.session.project
+        if run is None or project is None or not files:
+            self.card.hide()
+            return
+        paths = [_current_path(str(item["path"]), project.exports_folder) for item in files]
+        for item, path in zip(files, paths, strict=True):
+            self._files.addWidget(FileRow(item, path, self._chat))
+        there = next((path for path in paths if path.exists()), paths[0])
+        self.card.show_card(there.parent / _CARD_NAME)
 
     def _run_changed(self, run_id: str) -> None:
         project = self.session.project
@@ -247,43 +257,15 @@ class ExportPage(Page):
         if project is not None:
             self._show_state(project.runs.get(run_id))
 
+    def _show_folder(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.card.path.parent)))
+
     def _chat(self, path: str) -> None:
         self.session.go("chat", student=path)
 
 
-_CHECK_WORDS = (
-    "Each file was loaded again and compared with the trained student on held-out text. F16 must choose the same token "
-    "on 99 % of them; what smaller formats lose is shown, not hidden."
-)
-
-
-class FileRow(Card):
-    """One exported file with its check and a way into Chat."""
-
-    def __init__(self, item: dict[str, Any], chat: Any, parent: QWidget | None = None) -> None:
-        super().__init__(margin=10, parent=parent)
-        path, key = str(item["path"]), str(item["quantization"])
-        self.setObjectName(f"export_file_{key}")
-        head = QHBoxLayout()
-        head.setSpacing(10)
-        head.addWidget(label(key, "heading"))
-        head.addWidget(ElidedLabel(Path(path).name, "dim"), 1)
-        head.addWidget(Pill("passed" if item.get("passed") else "missed", "good" if item.get("passed") else "warn"))
-        if path.endswith(".gguf"):
-            opened = button(
-                "Open in Chat", icon="message-circle", name=f"export_chat_{key}", clicked=lambda: chat(path)
-            )
-            head.addWidget(opened)
-        self.body.addLayout(head)
-        facts = [readable_bytes(float(item.get("bytes", 0)))]
-        if isinstance(item.get("top1_agreement"), int | float):
-            facts.append(f"same first choice {item['top1_agreement']:.2%}")
-        if isinstance(item.get("kl"), int | float):
-            facts.append(f"KL {item['kl']:.2g} nats a token")
-        if item.get("positions"):
-            facts.append(f"over {item['positions']:,} tokens".replace(",", "\u202f"))
-        self.body.addWidget(label(" · ".join(facts), "small", selectable=True))
-
-
-def _open(folder: Path) -> None:
-    QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+def _current_path(written: str, exports: Path) -> Path:
+    """Where a file is now: a project that was moved or copied took its exports along."""
+    path = Path(written)
+    moved = exports / path.parent.name / path.name
+    return moved if moved.exists() or not path.exists() else path
