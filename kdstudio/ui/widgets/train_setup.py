@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QBoxLayout, QComboBox, QFormLayout, QLabel, QLineEdit, QScrollArea, QVBoxLayout, QWidget
 
 from kdstudio.catalogue.training import DataTable, OptimizerTable, RunTable, StudentTable, TeacherTable
 from kdstudio.models.spec import TeacherSpec
@@ -29,9 +30,24 @@ if TYPE_CHECKING:
 
 HELD_OUT_TAG = "held_out"
 _NO_SIGNALS = "Needs the teacher's log-probs of given text, which {name} does not offer. A local GGUF teacher does."
-_STUDENT_FIELDS = ("layer_count", "layers", "hidden_size", "adapter", "lora_rank", "lora_alpha", "lora_dropout")
-_SHOWN = {"teacher": ("layer_count", "layers"), "folder": (), "fresh": ("layer_count", "hidden_size")}
-_LABELS = {"layer_count": "Layers to keep", "layers": "Which layers", "adapter": "Weights"}
+_FRESH_FIELDS = ("layer_count", "hidden_size")
+_TIED_TO_SOURCE = ("layer_count", "layers", "hidden_size", "refit")
+_STUDENT_FIELDS = (
+    *("layer_count", "hidden_size", "adapter", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("layers", "refit", "freeze_embeddings"),
+)
+_SHOWN = {"teacher": ("layer_count", "layers", "refit"), "folder": ("layer_count",), "fresh": _FRESH_FIELDS}
+_LABELS = {
+    "layer_count": "Layers to keep",
+    "layers": "Which layers",
+    "hidden_size": "Width",
+    "adapter": "Weights",
+    "refit": "Refit kept layers before training",
+    "freeze_embeddings": "Leave embedding and head as they are",
+}
+_DATA_LABELS = {"held_out_tag": "Held-out tag", "held_out": "Held-out share", "status": "Status", "limit": "Most rows"}
+_CAPTION_WIDTH = 104
+_TWO_COLUMNS_FROM = 640
 
 
 class TrainSetup(QWidget):
@@ -51,11 +67,21 @@ class TrainSetup(QWidget):
         self.source = Form(StudentTable, name="train_source", include=["source"], labels={"source": "Student"})
         self.folder = PathPicker("train_folder", "Choose the student's folder", kind="folder")
         self.student = Form(
-            StudentTable, {"layer_count": 0}, name="train_student", include=_STUDENT_FIELDS, labels=_LABELS
+            StudentTable,
+            {"layer_count": 0},
+            name="train_student",
+            include=_STUDENT_FIELDS,
+            labels=_LABELS,
+            advanced=("layers", "refit", "freeze_embeddings"),
         )
+        layers = self.student.fields["layers"]
+        if isinstance(layers, QLineEdit):
+            layers.setPlaceholderText("spread evenly")
         self.objectives = ObjectiveList()
         self.signals = Form(TeacherTable, {"signals": "dense"}, name="train_signals", include=["signals", "top_k"])
-        self.data = Form(DataTable, name="train_data", advanced=["limit", "maximum_tokens", "status"])
+        self.data = Form(
+            DataTable, name="train_data", labels=_DATA_LABELS, advanced=["limit", "maximum_tokens", "status"]
+        )
         self.run = Form(
             RunTable,
             name="train_run",
@@ -73,7 +99,7 @@ class TrainSetup(QWidget):
     def _build(self) -> None:
         inner = QWidget()
         inner.setProperty("role", "scrolled")
-        columns = QHBoxLayout(inner)
+        self._columns = columns = QBoxLayout(QBoxLayout.Direction.LeftToRight, inner)
         columns.setContentsMargins(0, 0, 6, 0)
         columns.setSpacing(12)
         left, right = QVBoxLayout(), QVBoxLayout()
@@ -83,9 +109,10 @@ class TrainSetup(QWidget):
         student = Card("Teacher and student", name="train_card_student")
         pairs = QFormLayout()
         pairs.setHorizontalSpacing(14)
-        pairs.addRow(label("Teacher"), self.teacher)
+        pairs.addRow(_caption("Teacher"), self.teacher)
+        student.add(self.title)
         student.body.addLayout(pairs)
-        for part in (self.source, self.folder, self.student, self.title):
+        for part in (self.source, self.folder, self.student):
             student.add(part)
         objective = Card("What it learns", name="train_card_objective")
         objective.add(self.objectives)
@@ -95,19 +122,32 @@ class TrainSetup(QWidget):
         rows.add(self.data)
         schedule = Card("Schedule", name="train_card_schedule")
         schedule.add(self.run)
-        schedule.add(self.optimizer)
-        for card in (student, rows):
+        optimizer = Card("Optimiser", name="train_card_optimizer")
+        optimizer.add(self.optimizer)
+        for card in (student, rows, optimizer):
             left.addWidget(card)
         for card in (objective, schedule):
             right.addWidget(card)
         left.addStretch(1)
         right.addStretch(1)
+        for form in self.findChildren(Form) + inner.findChildren(Form):
+            _align(form)
         area = QScrollArea()
         area.setWidgetResizable(True)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Stand in one column where two would be cut off."""
+        super().resizeEvent(event)
+        one = event.size().width() < _TWO_COLUMNS_FROM
+        direction = QBoxLayout.Direction.TopToBottom if one else QBoxLayout.Direction.LeftToRight
+        if self._columns.direction() != direction:
+            self._columns.setDirection(direction)
 
     def _connect(self) -> None:
         for form in (self.title, self.source, self.student, self.signals, self.data, self.run, self.optimizer):
@@ -153,11 +193,13 @@ class TrainSetup(QWidget):
     def _edited(self) -> None:
         source = str(self.source.values()["source"])
         self.folder.setVisible(source == "folder")
-        for name in ("layer_count", "layers", "hidden_size"):
+        for name in ("layer_count", "layers", "hidden_size", "refit"):
             self.student.set_field_visible(name, name in _SHOWN[source])
         lora = self.student.values()["adapter"] == "lora"
         for name in ("lora_rank", "lora_alpha", "lora_dropout"):
             self.student.set_field_visible(name, lora)
+        self.data.set_field_visible("held_out", not self.data.values()["held_out_tag"])
+        self.run.set_field_visible("epochs", not self.run.values()["steps"])
         spec = self.teacher_spec()
         blind = spec is not None and spec.kind not in ("gguf", "huggingface")
         self.objectives.blockSignals(True)
@@ -191,6 +233,8 @@ class TrainSetup(QWidget):
     def recipe(self) -> TrainingRecipe:
         """What the forms say. Raises `BadInput` naming the key that cannot be used."""
         student = {**self.source.values(), **self.student.values()}
+        for name in set(_TIED_TO_SOURCE) - set(_SHOWN[student["source"]]):
+            student[name] = StudentTable.model_fields[name].default
         path = self.folder.path() if student["source"] == "folder" else None
         title = str(self.title.values()["title"]).strip() or "My student"
         tables: dict[str, Any] = {
@@ -236,6 +280,22 @@ def _suggestions(project: Project | None, spec: TeacherSpec | None) -> tuple[int
         return layers, HELD_OUT_TAG in table.tags()
     finally:
         table.close()
+
+
+def _caption(words: str) -> QLabel:
+    made = label(words)
+    made.setMinimumWidth(_CAPTION_WIDTH)
+    return made
+
+
+def _align(form: Form) -> None:
+    """Give all captions of a form one width, so that the editors of several forms stand under each other."""
+    for layout in form.findChildren(QFormLayout):
+        for row in range(layout.rowCount()):
+            item = layout.itemAt(row, QFormLayout.ItemRole.LabelRole)
+            caption = item.widget() if item is not None else None
+            if caption is not None:
+                caption.setMinimumWidth(_CAPTION_WIDTH)
 
 
 def _title_form() -> Form:
