@@ -45,11 +45,22 @@ def settle(window: MainWindow, seconds: float = SETTLE_SECONDS) -> None:
     window.repaint()
 
 
+def show(window: MainWindow, key: str) -> None:
+    """Bring a page to the front: `train` with the newest finished run, `train_setup` with the forms of a new one."""
+    finished = [run.id for run in window.session.runs("train") if run.state == "finished"]
+    if key == "train" and finished:
+        window.show_page("train", {"run": finished[0]})
+    elif key == "train_setup":
+        window.show_page("train", {"new": True})
+    else:
+        window.show_page(key)
+
+
 def render_page(window: MainWindow, key: str, theme: Choice, path: Path, size: tuple[int, int] = SIZE) -> Path:
     """Bring a page to the front in a theme and write the whole window as a PNG of `size` pixels."""
     window.resize(*size)
     window.set_theme(theme)
-    window.show_page(key)
+    show(window, key)
     window.stack.setFocus()
     settle(window)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +136,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", type=Path, help="an existing project with finished runs")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--pages", default=",".join(entry.key for entry in PAGES))
+    every = [name for entry in PAGES for name in ((entry.key, "train_setup") if entry.key == "train" else (entry.key,))]
+    parser.add_argument("--pages", default=",".join(every))
     parser.add_argument("--size", default="x".join(map(str, SIZE)))
     options = parser.parse_args()
     width, _, height = options.size.partition("x")

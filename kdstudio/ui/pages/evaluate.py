@@ -50,7 +50,7 @@ class EvaluatePage(Page):
         self.text = label("", "small", wrap=True, name="evaluate_text")
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
-        self.plot = LivePlot("evaluate_plot", "How the gap closed while it was trained")
+        self.plot = LivePlot("evaluate_plot", "How the gap closed while it was trained", logarithmic=True)
         self.plot.add_line("gap", "held-out divergence", colour=1, points=True)
         self.samples = SampleList("evaluate_samples", "Answers to held-out prompts", steps=False)
         self.empty = EmptyState("scale", "", "", lambda: session.go(self._where), name="evaluate_empty")
@@ -86,8 +86,8 @@ class EvaluatePage(Page):
         self.content.addLayout(below)
         columns = QVBoxLayout()
         columns.setSpacing(10)
-        columns.addWidget(card, 2)
-        columns.addWidget(self.samples, 3)
+        columns.addWidget(card, 1)
+        columns.addWidget(self.samples, 1)
         self.content.addLayout(columns, 1)
 
     # ------------------------------------------------------------------------------------------------- showing
@@ -161,9 +161,20 @@ class EvaluatePage(Page):
         for key in _FIGURES:
             self.figures.show_figure(key, _figure(key, run.result.get(key)))
         if run.result.get("text"):
-            self.text.setText(f"Measured on {run.result['text']}.")
+            self.text.setText(f"Measured on {run.result['text']}.{self._before()}")
         if run.state in ("failed", "interrupted") and run.error:
             self.banner.show_error(run.error)
+
+    def _before(self) -> str:
+        """What the student's own run measured before its first step, to set the figures beside."""
+        project, run_id = self.session.project, str(self.student.currentData() or "")
+        if project is None or not run_id or run_id.endswith(".gguf"):
+            return ""
+        steps, divergence = project.runs.metrics(run_id, "held_out_forward_kl")
+        agreement = project.runs.metrics(run_id, "held_out_top1_agreement")[1]
+        if not steps or steps[0] != 0 or not agreement:
+            return ""
+        return f" Before training: forward KL {divergence[0]:.3f}, same first choice {agreement[0]:.1%}."
 
     def _run_changed(self, run_id: str) -> None:
         project = self.session.project

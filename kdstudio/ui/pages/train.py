@@ -37,8 +37,9 @@ class TrainPage(Page):
         self.runs = QComboBox()
         self.runs.setObjectName("train_runs")
         self.runs.setAccessibleName("Run to show")
-        self.runs.setMinimumWidth(320)
+        self.runs.setMinimumWidth(240)
         self.start = button("Start training", icon="play", kind="primary", name="train_start", clicked=self._start)
+        self.new = button("New training", icon="plus", kind="ghost", name="train_new", clicked=self.show_new)
         self.load = button("Open recipe…", icon="folder", name="train_load", clicked=self._ask_load)
         self.save = button("Save recipe…", icon="download", name="train_save", clicked=self._ask_save)
         self.setup = TrainSetup(session)
@@ -61,10 +62,10 @@ class TrainPage(Page):
         head.setSpacing(8)
         head.addWidget(self.runs)
         head.addStretch(1)
-        for control in (self.load, self.save, self.start):
+        for control in (self.new, self.run.head, self.load, self.save, self.start):
             head.addWidget(control)
-        new = QWidget()
-        columns = QHBoxLayout(new)
+        self._forms = QWidget()
+        columns = QHBoxLayout(self._forms)
         columns.setContentsMargins(0, 0, 0, 0)
         columns.setSpacing(12)
         side = QVBoxLayout()
@@ -72,17 +73,18 @@ class TrainPage(Page):
         side.addStretch(1)
         columns.addWidget(self.setup, 1)
         columns.addLayout(side)
-        self._new = new
-        for view in (self.empty, new, self.run):
+        for view in (self.empty, self._forms, self.run):
             self.stack.addWidget(view)
         self.content.addLayout(head)
         self.content.addWidget(self.stack, 1)
 
     # ------------------------------------------------------------------------------------------------- showing
     def shown_with(self, arguments: dict[str, Any]) -> None:
-        """`run=ID` shows that run; otherwise the running one, if there is one and nothing else was chosen."""
+        """`run=ID` shows that run, `new=True` the forms; otherwise the running one, if nothing else was chosen."""
         if arguments.get("run"):
             self._show_run(str(arguments["run"]))
+        elif arguments.get("new") and self.session.project is not None:
+            self.show_new()
         elif not self.run.run_id:
             self._show_active()
         self._timer.start()
@@ -94,7 +96,7 @@ class TrainPage(Page):
             self.empty.say("Training needs a project with answers to learn from.", "Go to Home")
             self._show(self.empty)
         else:
-            self._show(self._new)
+            self._show(self._forms)
             self._show_active()
         self._timer.start()
 
@@ -115,8 +117,14 @@ class TrainPage(Page):
         if run_id:
             self._show_run(run_id)
         else:
-            self.run.run_id = ""
-            self._show(self._new)
+            self.show_new()
+
+    def show_new(self) -> None:
+        """Show the forms of a new run."""
+        self.run.run_id = ""
+        self.runs.setCurrentIndex(0)
+        self._show(self._forms)
+        self._timer.start()
 
     def _show_run(self, run_id: str) -> None:
         self.run.show_run(run_id)
@@ -125,9 +133,10 @@ class TrainPage(Page):
 
     def _show(self, view: QWidget) -> None:
         self.stack.setCurrentWidget(view)
-        new = view is self._new
         for control in (self.start, self.load, self.save):
-            control.setVisible(new)
+            control.setVisible(view is self._forms)
+        for shown in (self.new, self.run.head):
+            shown.setVisible(view is self.run)
         self.runs.setVisible(view is not self.empty)
 
     def _run_changed(self, run_id: str) -> None:

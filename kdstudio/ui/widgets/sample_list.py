@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QGridLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from kdstudio.jobs.events import Sample
@@ -65,13 +66,13 @@ class SampleList(Card):
             self._grid.addWidget(label("Answers appear with the first measurement.", "dim"), 0, 0, 1, 3)
             return
         for column, text in enumerate(("Prompt", "Student", "Teacher")):
-            self._grid.addWidget(label(text, "small"), 0, column)
+            self._grid.addWidget(label(text, "small"), 0, column, Qt.AlignmentFlag.AlignTop)
         for row, sample in enumerate(self._newest.values(), start=1):
             for column, text in enumerate((sample.prompt, sample.student, sample.teacher)):
                 cell = label(_shown(text), "dim" if column == 0 else "body", wrap=True, selectable=True)
                 cell.setObjectName(f"{self._name}_{row}_{column}")
                 cell.setMinimumWidth(120)
-                self._grid.addWidget(cell, row, column)
+                self._grid.addWidget(cell, row, column, Qt.AlignmentFlag.AlignTop)
         self._say_step(next(reversed(self._newest.values())).step)
 
     def _say_step(self, step: int) -> None:

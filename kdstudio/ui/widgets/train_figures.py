@@ -30,7 +30,7 @@ class Figures(QFrame):
                 column.addWidget(part)
             self._values[key] = value
             layout.addLayout(column)
-        layout.addStretch(1)
+            layout.addStretch(1)
 
     def show_figure(self, key: str, text: str) -> None:
         """Show a figure; "" shows a dash."""

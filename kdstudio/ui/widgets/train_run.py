@@ -12,7 +12,6 @@ from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.banner import ErrorBanner
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
-from kdstudio.ui.widgets.labels import ElidedLabel
 from kdstudio.ui.widgets.live_plot import LivePlot
 from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.sample_list import SampleList
@@ -24,15 +23,15 @@ _FIGURES = {
     "loss": ("Training loss", "Mean loss a token of the last step, as the objectives weigh it."),
     "gap": (
         "Held-out divergence",
-        "Forward KL to the teacher on rows that are not trained on, nats a token. 0 is equal.",
+        "Forward KL to the teacher on rows that are not trained on, nats a token: before, and now. 0 is equal.",
     ),
     "agreement": (
         "Same first choice",
-        "Share of held-out tokens at which student and teacher think the same token likeliest.",
+        "Share of held-out tokens at which student and teacher think the same token likeliest: before, and now.",
     ),
     "rate": ("Speed", "Tokens trained on in a second."),
     "memory": ("Memory", "Resident memory of the training process."),
-    "eta": ("Time left", "At the present speed."),
+    "eta": ("Time", "What is left at the present speed; once it is over, what the training took."),
 }
 _DRAWN = {
     "loss": ("loss", "loss"),
@@ -40,28 +39,29 @@ _DRAWN = {
     "learning_rate": ("rate", "learning_rate"),
     "tokens_per_second": ("speed", "tokens_per_second"),
 }
+_ONLY_SAID = ("held_out_top1_agreement", "memory_bytes")
 
 
 class TrainRun(QWidget):
-    """Shows one run of the project, live or over."""
+    """Shows one run of the project, live or over. `head`: its state and what can be done with it, for the page."""
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
         self.run_id = ""
-        self.title = ElidedLabel("", "heading")
+        self._before: dict[str, float] = {}
         self.pill = Pill("")
         self.figures = Figures("train_figures", _FIGURES)
         self.banner = ErrorBanner("train_run_banner")
         self.plots = {
-            "loss": LivePlot("train_plot_loss", "Loss and gap"),
+            "loss": LivePlot("train_plot_loss", "Loss and gap", logarithmic=True),
             "rate": LivePlot("train_plot_rate", "Learning rate"),
             "speed": LivePlot("train_plot_speed", "Tokens a second"),
         }
-        self.plots["loss"].add_line("loss", "training loss", colour=0)
+        self.plots["loss"].add_line("loss", "training loss", colour=0, noisy=True)
         self.plots["loss"].add_line("gap", "held-out divergence", colour=1, points=True)
         self.plots["rate"].add_line("learning_rate", "rate", colour=3)
-        self.plots["speed"].add_line("tokens_per_second", "tokens/s", colour=4)
+        self.plots["speed"].add_line("tokens_per_second", "tokens/s", colour=4, noisy=True)
         self.samples = SampleList("train_samples", "What it writes on held-out prompts")
         self._build()
         session.events.connect(self._take)
@@ -75,9 +75,10 @@ class TrainRun(QWidget):
         self.export = button(
             "Export", icon="package", kind="primary", name="train_export", clicked=lambda: self._go("export")
         )
-        head = QHBoxLayout()
+        self.head = QWidget()
+        head = QHBoxLayout(self.head)
+        head.setContentsMargins(0, 0, 0, 0)
         head.setSpacing(8)
-        head.addWidget(self.title, 1)
         head.addWidget(self.pill)
         for control in (self.pause, self.resume, self.stop, self.evaluate, self.export):
             head.addWidget(control)
@@ -97,10 +98,10 @@ class TrainRun(QWidget):
         splitter.addWidget(self.samples)
         splitter.setStretchFactor(0, 3)
         splitter.setStretchFactor(1, 2)
+        splitter.setSizes([360, 230])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
-        layout.addLayout(head)
         layout.addWidget(self.banner)
         layout.addWidget(self.figures)
         layout.addWidget(splitter, 1)
@@ -111,18 +112,17 @@ class TrainRun(QWidget):
         if project is None:
             return
         self.run_id = run_id
+        self._before = {}
         self.figures.clear()
         self.banner.hide()
-        for name, (plot, line) in _DRAWN.items():
+        for name in (*_DRAWN, *_ONLY_SAID):
             steps, values = project.runs.metrics(run_id, name)
-            self.plots[plot].set_line(line, steps, values)
+            if name in _DRAWN:
+                plot, line = _DRAWN[name]
+                self.plots[plot].set_line(line, steps, values)
             if steps:
-                self._figure(name, values[-1])
-        agreement = project.runs.metrics(run_id, "held_out_top1_agreement")[1]
-        memory = project.runs.metrics(run_id, "memory_bytes")[1]
-        for name, known in (("held_out_top1_agreement", agreement), ("memory_bytes", memory)):
-            if known:
-                self._figure(name, known[-1])
+                self._figure(name, steps[0], values[0])
+                self._figure(name, steps[-1], values[-1])
         self.samples.show_samples(project.runs.samples(run_id))
         self._show_state(project.runs.get(run_id))
 
@@ -134,7 +134,7 @@ class TrainRun(QWidget):
             match line.event:
                 case Metric(step=step, values=values):
                     for name, value in values.items():
-                        self._figure(name, value)
+                        self._figure(name, step, value)
                         if name in _DRAWN:
                             plot, key = _DRAWN[name]
                             self.plots[plot].append(key, step, value)
@@ -143,14 +143,20 @@ class TrainRun(QWidget):
                 case Sample() as sample:
                     self.samples.add_sample(sample)
 
-    def _figure(self, name: str, value: float) -> None:
+    def _figure(self, name: str, step: int, value: float) -> None:
+        """Show the newest value; what was measured before the first step stays beside it."""
+        if step == 0:
+            self._before[name] = value
+        before = self._before.get(name) if step else None
         match name:
             case "loss":
                 self.figures.show_figure("loss", f"{value:.3f}")
             case "held_out_forward_kl":
-                self.figures.show_figure("gap", f"{value:.3f}")
+                self.figures.show_figure("gap", f"{value:.3f}" if before is None else f"{before:.3f} → {value:.3f}")
             case "held_out_top1_agreement":
-                self.figures.show_figure("agreement", f"{value:.0%}")
+                self.figures.show_figure(
+                    "agreement", f"{value:.0%}" if before is None else f"{before:.0%} → {value:.0%}"
+                )
             case "tokens_per_second":
                 self.figures.show_figure("rate", f"{number(value)} tokens/s")
             case "memory_bytes":
@@ -161,7 +167,7 @@ class TrainRun(QWidget):
             self.figures.show_figure("step", f"{number(done)} of {number(total)}")
         else:
             self.figures.show_figure("step", f"{stage}: {number(done)} of {number(total)} {unit}")
-        self.figures.show_figure("eta", duration(eta) if eta and done < total else "")
+        self.figures.show_figure("eta", f"{duration(eta)} left" if eta and done < total else "")
 
     def _changed(self, run_id: str) -> None:
         project = self.session.project
@@ -169,7 +175,6 @@ class TrainRun(QWidget):
             self._show_state(project.runs.get(run_id))
 
     def _show_state(self, run: Run) -> None:
-        self.title.setText(run.title)
         self.pill.set_word(run.state)
         active = run.state in ACTIVE_STATES
         self.pause.setVisible(run.state in ("running", "starting"))
@@ -187,6 +192,8 @@ class TrainRun(QWidget):
                 progress["unit"],
                 progress["stage"],
             )
+        if not active and run.result.get("seconds"):
+            self.figures.show_figure("eta", duration(float(run.result["seconds"])))
         if run.error:
             self.banner.show_message(
                 run.error.get("title", ""), run.error.get("detail", ""), run.error.get("hint", ""), tone="bad"
