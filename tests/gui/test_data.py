@@ -18,6 +18,7 @@ from kdstudio.ui.pages.data import DataPage
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.data_detail import read_detail
 from kdstudio.ui.widgets.data_filter import Filter, read_filter
+from kdstudio.ui.widgets.data_inspector import PREVIEW, PROVENANCE, RAW
 from tests.gui.conftest import Click
 
 SECOND = 10_000
@@ -248,9 +249,13 @@ def test_the_inspector_follows_the_current_row(page: DataPage, qtbot: QtBot) -> 
     inspector = page.inspector
     shown = [view.text.text() for view in inspector.preview.turns if view.isVisibleTo(page)]
     assert shown == ["Be brief.", "Tell of a whale (4)", "Once a whale.\nThe end 4."]
+    inspector.tabs.setCurrentIndex(RAW)
     assert '"My teacher"' in inspector.raw.toPlainText()
+    inspector.tabs.setCurrentIndex(PROVENANCE)
     assert "My teacher" in inspector.facts.toPlainText()
     assert "Fingerprint" in inspector.facts.toPlainText()
+    press(page, Qt.Key.Key_Space)
+    assert inspector.tabs.currentIndex() == PREVIEW
     press(page, Qt.Key.Key_Space)
     assert inspector.isHidden()
     press(page, Qt.Key.Key_Space)
@@ -268,6 +273,7 @@ def test_model_text_is_shown_and_never_run(page: DataPage, qtbot: QtBot) -> None
     wait_detail(page, qtbot, 25)
     text = [view.text for view in page.inspector.preview.turns if view.isVisibleTo(page)][-1]
     assert "<script>alert(1)</script>" in text.toPlainText()
+    page.inspector.tabs.setCurrentIndex(PROVENANCE)
     assert "<b>T</b>" in page.inspector.facts.toPlainText()
 
 

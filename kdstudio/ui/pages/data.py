@@ -99,7 +99,7 @@ class DataPage(Page):
         self.inspector.failed.connect(self.show_error)
         self.footer.all_decided.connect(lambda status: self.actions_.decide_all(cast("Status", status)))
         self.actions_.failed.connect(self.show_error)
-        self.actions_.working.connect(lambda words: self.footer.show_busy(busy=bool(words)))
+        self.actions_.working.connect(self.footer.show_working)
         find = QShortcut(QKeySequence.StandardKey.Find, self)
         find.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         find.activated.connect(self._find)

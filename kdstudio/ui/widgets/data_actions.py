@@ -53,7 +53,7 @@ class RowActions(QObject):
             return
         few = ids if len(ids) <= MARKED_AT_ONCE else ()
         self._table.rows.mark(few, status=status, reason=reason)
-        self._begin(f"{plural(len(ids), 'row')}…" if len(ids) > MARKED_AT_ONCE else "")
+        self._begin(f"Writing {plural(len(ids), 'row')}…" if len(ids) > MARKED_AT_ONCE else "")
         task = background(project.rows.set_status, kind, ids, status, reason, owner=self, in_order=True)
         task.done.connect(lambda changed: self._decided(changed, len(ids), status))
         task.failed.connect(self.failed)

@@ -192,6 +192,14 @@ class Footer(QWidget):
             one.setToolTip(f"{verb} every row of this filter; Ctrl+Z takes it back")
             one.setVisible(shown > 1)
 
+    def show_working(self, words: str) -> None:
+        """Say what is being written; "" when it is done."""
+        self.show_busy(busy=bool(words))
+        for one in (self.accept_all, self.reject_all):
+            one.setEnabled(not words)
+        if words:
+            self.words.setText(words)
+
     def show_fault(self, text: str) -> None:
         """Say what in the search cannot be meant."""
         self.fault.setText(text)

@@ -12,7 +12,9 @@ from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.wording import number
 
 SHOWN_CHARACTERS = 12_000
-"""Rendering grows with the text; the Edit tab shows the whole of a longer one at once."""
+"""Of each message; the Edit tab shows the whole of a longer one at once."""
+RENDERED_CHARACTERS = 6_000
+"""Of all messages together, the last first: rendering takes up to 8 ms for 1 000 characters; the rest is plain text."""
 _ROLES = {"system": "System", "user": "User", "assistant": "Assistant", "tool": "Tool", "reasoning": "Reasoning"}
 _ROLES |= {"reference": "Reference answer", "chosen": "Chosen", "rejected": "Rejected"}
 
@@ -38,16 +40,16 @@ class TurnView(QWidget):
         column.addWidget(self.text)
         column.addWidget(self.more)
 
-    def show_turn(self, turn: Turn) -> None:
-        """Show a message; a long one is cut, and says so."""
+    def show_turn(self, turn: Turn, *, rendered: bool = True) -> None:
+        """Show a message, as markdown if it is to be rendered; a long one is cut, and says so."""
         self.who.setText(_ROLES.get(turn.who, turn.who))
         self.pill.set_word(turn.note, "warn" if turn.note.startswith("cut") else None)
         self.pill.setVisible(bool(turn.note))
         self.text.setAccessibleName(f"{turn.who} says")
-        if turn.text:
+        if turn.text and rendered:
             self.text.set_markdown(turn.text[:SHOWN_CHARACTERS])
         else:
-            self.text.set_plain("(empty)")
+            self.text.set_plain(turn.text[:SHOWN_CHARACTERS] or "(empty)")
         cut = len(turn.text) > SHOWN_CHARACTERS
         self.more.setText(
             f"{number(SHOWN_CHARACTERS)} of {number(len(turn.text))} characters; the Edit and Raw JSON tabs have more."
@@ -82,8 +84,11 @@ class ConversationView(QScrollArea):
             made = TurnView()
             self.turns.append(made)
             self._column.insertWidget(self._column.count() - 1, made)
-        for view, turn in zip(self.turns, turns, strict=False):
-            view.show_turn(turn)
+        left = RENDERED_CHARACTERS
+        for view, turn in reversed(list(zip(self.turns, turns, strict=False))):
+            rendered = len(turn.text) <= left
+            left -= len(turn.text) if rendered else 0
+            view.show_turn(turn, rendered=rendered)
         for place, view in enumerate(self.turns):
             view.setVisible(place < len(turns))
         self.verticalScrollBar().setValue(0)

@@ -73,7 +73,7 @@ class ExportDialog(Sheet):
         form.addRow("File", self.path)
         self.body.addLayout(form)
         self.body.addWidget(self.count)
-        self.add_cancel()
+        self.cancel = self.add_cancel()
         self.start = self.add_button(
             button("Export", kind="primary", name="export_start", clicked=self._start), default=True
         )
@@ -143,6 +143,7 @@ class ExportDialog(Sheet):
             on_action=lambda: QDesktopServices.openUrl(QUrl.fromLocalFile(str(path.parent))),
         )
         self.start.setText("Export again")
+        self.cancel.setText("Close")
         self._show_count()
 
     def _failed(self, error: KnownError) -> None:

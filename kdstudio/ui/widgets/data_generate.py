@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QTimer, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QFileDialog, QFormLayout, QFrame, QHBoxLayout, QLabel, QScrollArea, QSpinBox, QWidget
 
 from kdstudio.errors import KnownError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _FILE = "file"
 _COUNTED = 20_000
 _COUNT_MILLISECONDS = 200
-_WIDTH = 580
+_WIDTH = 600
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class GenerateDialog(Sheet):
     started = Signal(str)
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        words = "The answers come in as pending rows while the teacher works. You can go on reviewing."
+        words = "The answers come in as pending rows while the teacher works."
         super().__init__(session, "generate_sheet", "Ask a teacher", words, parent)
         self._known = Known({}, [], [])
         self._recipe: ElicitationRecipe | None = None
@@ -114,21 +114,24 @@ class GenerateDialog(Sheet):
         ):
             widget.setObjectName(name)
             widget.setAccessibleName(words)
+            if isinstance(widget, Choice):
+                widget.setSizeAdjustPolicy(Choice.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+                widget.setMinimumContentsLength(8)
         self.limit.setToolTip("At most this many prompts; 0 means all.")
         self.limit.setSpecialValueText("All")
         prompts = QHBoxLayout()
         prompts.setSpacing(8)
-        prompts.addWidget(self.status, 2)
-        prompts.addWidget(self.tag, 2)
-        prompts.addWidget(label("at most", "dim"))
-        prompts.addWidget(self.limit, 1)
+        prompts.addWidget(self.status, 1)
+        prompts.addWidget(self.tag, 1)
         self.form.addRow(_caption("Recipe"), self.recipe)
         self.form.addRow(_caption(""), self.purpose)
         self.form.addRow(_caption("Teacher"), self.teacher)
         self.form.addRow(_caption("Prompts"), prompts)
+        self.form.addRow(_caption("At most"), self.limit)
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setWidget(inner)
         self.body.addWidget(area, 1)
         self.body.addWidget(self.count)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any, cast
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QFormLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFormLayout, QLineEdit, QVBoxLayout, QWidget
 
 from kdstudio.catalogue.steps import FilterStep, SampleStep
 from kdstudio.recipe import ElicitationRecipe, ParameterTable, validate_recipe
 from kdstudio.registry import Parameter
 from kdstudio.ui.forms import Form
-from kdstudio.ui.widgets.fields import Field, make_field
+from kdstudio.ui.widgets.fields import Field, Switch, make_field
 from kdstudio.ui.widgets.labels import label
 
 _SAMPLING = ("max_tokens", "temperature", "samples", "top_p", "top_k", "stop")
-_FILTERS = ("minimum_characters", "maximum_characters", "finished", "refuse_pattern", "require_pattern")
+_SELDOM = ("top_p", "top_k", "stop")
+_FILTERS = ("minimum_characters", "maximum_characters", "refuse_pattern", "require_pattern", "finished")
 _LABELS = {
     "max_tokens": "Longest answer",
     "samples": "Answers a prompt",
@@ -53,7 +54,19 @@ class GenerateSettings(QWidget):
                 self._add_sample(column, index, step)
             elif isinstance(step, FilterStep):
                 self._add_filter(column, index, step)
+        self.more = Switch("More settings")
+        self.more.setObjectName("generate_more")
+        self.more.toggled.connect(self._show_more)
+        column.addWidget(self.more)
         align_captions(self)
+        self._show_more(shown=False)
+
+    def _show_more(self, shown: bool) -> None:
+        for _, form in self.samples:
+            for name in _SELDOM:
+                form.set_field_visible(name, shown)
+        for _, form in self.filters:
+            form.setVisible(shown)
 
     def _parameter_form(self) -> QFormLayout:
         form = QFormLayout()
@@ -66,6 +79,8 @@ class GenerateSettings(QWidget):
             field.setAccessibleName(words)
             field.setToolTip(table.help)
             cast(Field, field).set_value(table.default)
+            if isinstance(field, QLineEdit):
+                field.setCursorPosition(0)
             cast(Field, field).changed.connect(self.changed)
             self.parameters[name] = field
             caption = label(words)
@@ -81,7 +96,6 @@ class GenerateSettings(QWidget):
             name="generate" if first else f"generate_{index}",
             include=_SAMPLING,
             labels=_LABELS,
-            advanced=("top_p", "top_k", "stop"),
         )
         form.changed.connect(self.changed)
         if not first:
@@ -94,9 +108,8 @@ class GenerateSettings(QWidget):
             FilterStep,
             step.model_dump(),
             name=f"generate_filter_{index}",
-            include=("finished", *(name for name in _FILTERS if name != "finished")),
+            include=_FILTERS,
             labels=_LABELS,
-            advanced=tuple(name for name in _FILTERS if name != "finished"),
         )
         form.changed.connect(self.changed)
         self.filters.append((index, form))

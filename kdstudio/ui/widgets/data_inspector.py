@@ -47,6 +47,7 @@ class Inspector(QFrame):
         self.detail: Detail | None = None
         self._wanted: tuple[Kind, int] | None = None
         self._reading: Task | None = None
+        self._filled: set[int] = set()
         self._settle = QTimer(self)
         self._settle.setSingleShot(True)
         self._settle.setInterval(_SETTLE_MILLISECONDS)
@@ -76,6 +77,7 @@ class Inspector(QFrame):
             self.tabs.addTab(widget, words)
         self.raw.setProperty("role", "plain")
         self.empty = EmptyState("panel-right", "Choose a row to read it here.", name="data_inspector_empty")
+        self.tabs.currentChanged.connect(lambda _tab: self._fill())
         self.stack = QStackedWidget()
         self.stack.addWidget(self.tabs)
         self.stack.addWidget(self.empty)
@@ -174,16 +176,28 @@ class Inspector(QFrame):
         if detail == self.detail and self.stack.currentWidget() is self.tabs:
             return
         self.detail = detail
-        self.preview.show_turns(detail.turns)
+        self._filled.clear()
         if not same or self.editor.toPlainText() != detail.text:
             self.editor.setPlainText(detail.text or "")
         self.editor.setReadOnly(detail.text is None)
         self.editor.document().setModified(False)
-        self.raw.setPlainText(detail.raw)
-        self.facts.show_facts(detail.provenance)
+        self._fill()
         self._show_changed()
         self.edit.setEnabled(detail.text is not None)
         self.stack.setCurrentWidget(self.tabs)
+
+    def _fill(self) -> None:
+        """Fill the tab that is in front; the others when they come there."""
+        tab = self.tabs.currentIndex()
+        if self.detail is None or tab in self._filled:
+            return
+        self._filled.add(tab)
+        if tab == PREVIEW:
+            self.preview.show_turns(self.detail.turns)
+        elif tab == RAW:
+            self.raw.setPlainText(self.detail.raw)
+        elif tab == PROVENANCE:
+            self.facts.show_facts(self.detail.provenance)
 
     # ------------------------------------------------------------------------------------------------- editing
     def changed(self) -> bool:

@@ -85,9 +85,12 @@ class ShortcutSheet(_Sheet):
         grid.setVerticalSpacing(6)
         review = (
             ("A", "Accept the selected rows"),
-            ("R", "Reject them"),
+            ("R", "Reject them; Shift+R asks for a reason"),
+            ("U", "Set them back to pending"),
             ("E", "Edit the row"),
             ("J / K", "Next / previous row"),
+            ("Space", "Show or hide the preview"),
+            ("Ctrl+Shift+C", "Copy the rows with headings"),
             ("Ctrl+F", "Search rows"),
             ("Enter", "Send the message (Chat)"),
             ("Shift+Enter", "New line (Chat)"),
