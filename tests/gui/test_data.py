@@ -16,8 +16,6 @@ from kdstudio.project import NewPreference, NewPrompt, NewResponse, Project
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.data import DataPage
 from kdstudio.ui.session import Session
-from kdstudio.ui.widgets.data_detail import read_detail
-from kdstudio.ui.widgets.data_filter import Filter, read_filter
 from kdstudio.ui.widgets.data_inspector import PREVIEW, PROVENANCE, RAW
 from tests.gui.conftest import Click
 
@@ -192,20 +190,6 @@ def test_search_by_shortcut_tags_and_words(page: DataPage, qtbot: QtBot) -> None
     assert "no status 'nonsense'" in page.footer.fault.text()
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("fox in the box", Filter("fox in the box")),
-        ("tag:a fox status:pending", Filter("fox", tag="a", status="pending")),
-        ('teacher:"My teacher"', Filter(teacher="My teacher")),
-        ("notag:a", Filter("notag:a")),
-        ("teacher:", Filter()),
-    ],
-)
-def test_the_filter_language(text: str, found: Filter) -> None:
-    assert read_filter(text) == found
-
-
 def test_nothing_found_offers_the_way_back(page: DataPage, click: Click, qtbot: QtBot) -> None:
     page.filter.search.setText("zzzz")
     page.filter.changed.emit()
@@ -324,6 +308,17 @@ def test_leaving_a_row_saves_what_was_typed(page: DataPage, click: Click, qtbot:
     assert page.inspector.editor.toPlainText().startswith("Once a clock")
 
 
+def test_the_editor_waits_for_its_row(page: DataPage, qtbot: QtBot) -> None:
+    page.table.go_to(0)
+    wait_detail(page, qtbot, 1)
+    page.table.go_to(5)
+    page.inspector.start_editing()
+    assert page.inspector.editor.isReadOnly(), "it still holds the row before"
+    wait_detail(page, qtbot, 6)
+    assert not page.inspector.editor.isReadOnly()
+    assert page.inspector.editor.toPlainText().startswith("Once a clock")
+
+
 def test_an_empty_text_is_refused_in_place(page: DataPage, click: Click, qtbot: QtBot) -> None:
     page.table.go_to(0)
     wait_detail(page, qtbot, 1)
@@ -395,13 +390,3 @@ def test_home_opens_the_pending_answers(page: DataPage, window: MainWindow, qtbo
     assert page.filter.status.value() == "pending"
     settle(page, qtbot)
     assert page.selection_words() == "24 responses · 1 selected"
-
-
-def test_details_of_long_rows_are_bounded(project_session: Session) -> None:
-    project = project_session.project
-    assert project is not None
-    project.rows.add_prompts([NewPrompt([{"role": "user", "content": "x" * 500_000}])])
-    detail = read_detail(project, "prompt", 1)
-    assert len(detail.raw) == 200_000
-    assert detail.text is not None
-    assert len(detail.text) == 500_000

@@ -189,7 +189,8 @@ class DataPage(Page):
             self.toolbar.kinds.show_counts({})
             self.empty.say("Rows belong to a project. Open or create one first.", "Go to Home")
         elif self._total(kind):
-            self.empty.say(f"No {KIND_WORDS[kind].lower()} match this filter.", "Clear the filter")
+            fault = self.footer.fault.text()
+            self.empty.say(f"No {KIND_WORDS[kind].lower()} match this filter. {fault}".strip(), "Clear the filter")
         elif kind == "prompt":
             self.empty.say("No prompts yet. Import a file with prompts, or drop it here.", "Import…")
         elif kind == "preference":

@@ -111,12 +111,13 @@ class FilterBar(QWidget):
         self.status.setObjectName("data_status")
         self.status.setAccessibleName("Status")
         self.status.setMinimumWidth(130)
+        self._quiet = False
         self._typing = QTimer(self)
         self._typing.setSingleShot(True)
         self._typing.setInterval(_TYPING_MILLISECONDS)
         self._typing.timeout.connect(self.changed)
         self.search.textEdited.connect(lambda _text: self._typing.start())
-        self.search.textChanged.connect(lambda text: None if text else self._typing.start())
+        self.search.textChanged.connect(self._emptied)
         self.search.returnPressed.connect(self._at_once)
         self.status.changed.connect(self._at_once)
         row = QHBoxLayout(self)
@@ -125,7 +126,14 @@ class FilterBar(QWidget):
         row.addWidget(self.search, 1)
         row.addWidget(self.status)
 
+    def _emptied(self, text: str) -> None:
+        """The clear button does not count as typing."""
+        if not text and not self._quiet:
+            self._typing.start()
+
     def _at_once(self) -> None:
+        if self._quiet:
+            return
         self._typing.stop()
         self.changed.emit()
         if self.sender() is self.search:
@@ -133,12 +141,10 @@ class FilterBar(QWidget):
 
     def show_filter(self, text: str, status: str) -> None:
         """Set both without waiting; `changed` is not sent."""
-        self.search.blockSignals(True)
-        self.status.blockSignals(True)
+        self._quiet = True
         self.search.setText(text)
         self.status.set_value(status)
-        self.search.blockSignals(False)
-        self.status.blockSignals(False)
+        self._quiet = False
         self._typing.stop()
 
     def is_empty(self) -> bool:

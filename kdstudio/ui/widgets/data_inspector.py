@@ -144,6 +144,7 @@ class Inspector(QFrame):
         if wanted != self._wanted:
             self.keep()
             self._wanted = wanted
+            self.editor.setReadOnly(True)  # what stands in it belongs to the row before
             self._settle.start()
 
     def refresh(self) -> None:
@@ -173,13 +174,13 @@ class Inspector(QFrame):
         if (detail.kind, detail.row_id) != self._wanted or self.changed():
             return
         same = self.detail is not None and (self.detail.kind, self.detail.row_id) == self._wanted
+        self.editor.setReadOnly(detail.text is None)
         if detail == self.detail and self.stack.currentWidget() is self.tabs:
             return
         self.detail = detail
         self._filled.clear()
         if not same or self.editor.toPlainText() != detail.text:
             self.editor.setPlainText(detail.text or "")
-        self.editor.setReadOnly(detail.text is None)
         self.editor.document().setModified(False)
         self._fill()
         self._show_changed()
@@ -206,9 +207,8 @@ class Inspector(QFrame):
 
     def start_editing(self) -> None:
         """Bring the editor to the front."""
-        if self.detail is not None and self.detail.text is not None:
-            self.tabs.setCurrentIndex(EDIT)
-            self.editor.setFocus()
+        self.tabs.setCurrentIndex(EDIT)
+        self.editor.setFocus()
 
     def keep(self) -> None:
         """Save what was typed. Leaving the row does this too: nothing typed is lost, and undo takes it back."""
@@ -230,11 +230,12 @@ class Inspector(QFrame):
         changed = self.changed()
         self.save.setEnabled(changed)
         self.revert.setEnabled(changed)
-        self.save.setVisible(not self.editor.isReadOnly())
-        self.revert.setVisible(not self.editor.isReadOnly())
+        editable = self.detail is None or self.detail.text is not None
+        self.save.setVisible(editable)
+        self.revert.setVisible(editable)
         count = len(self.editor.toPlainText()) if changed else len(self.detail.text or "") if self.detail else 0
         words = f"{number(count)} characters" + (" · not saved" if changed else "")
-        if self.editor.isReadOnly():
+        if self.detail is not None and self.detail.text is None:
             words = "A preference is not edited: its answers are its evidence."
         self.edit_note.setText(words)
 
