@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.randomness import stream
+from kdstudio.errors import BugError
 
 _WINDOW_STEPS = 8  # rows are sorted by length within so many steps: little padding, and epochs still differ
 
@@ -87,6 +88,8 @@ def collate(examples: Sequence[Example], rows: Sequence[int], prefix: int = 0) -
         first = place * width + len(example.prompt_ids) - 1 - prefix
         where.append(np.arange(first, first + len(example.response_ids), dtype=np.int64))
     labels = np.concatenate([example.response_ids for example in chosen]).astype(np.int64)
+    if not len(labels):
+        raise BugError("a batch has nothing to learn: its mask is empty")
     return Batch(
         torch.from_numpy(input_ids), torch.from_numpy(np.concatenate(where)), torch.from_numpy(labels), tuple(rows)
     )

@@ -16,8 +16,8 @@ from kdstudio.distillation.supervised import cross_entropy
 from kdstudio.distillation.targets import DenseTarget, Targets
 from kdstudio.distillation.teacher_signals import Precision, SignalSource
 
-HEAD_ELEMENTS = 1 << 25
-"""Logits formed at once (128 MiB in float32): longer batches go through the head in pieces."""
+HEAD_ELEMENTS = 1 << 23
+"""Logits formed at once (32 MiB in float32): longer batches go through the head in pieces."""
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,4 @@ def _sums(logits: Tensor, targets: Targets) -> Tensor:
     else:
         divergence = sparse("forward_kl", logits, teacher.ids, teacher.log_probs, teacher.tail_log_prob)
         agreement = logits.argmax(-1) == teacher.ids[:, 0]  # descending: the first is the teacher's choice
-    return torch.stack([part.double().sum().cpu() for part in (nll, divergence, agreement)])
+    return torch.stack([part.cpu().double().sum() for part in (nll, divergence, agreement)])

@@ -100,7 +100,7 @@ def _versions(accelerator: Accelerator) -> dict[str, str]:
 def _result(outcome: Outcome, rows: TrainingRows, side: TeacherSide) -> dict[str, Any]:
     return {
         "steps": outcome.steps,
-        "final": {**outcome.held_out, "loss": outcome.loss},
+        "final": {**outcome.held_out, **({"loss": outcome.loss} if outcome.steps else {})},
         "before": outcome.before,
         "refitted": outcome.refitted,
         "seconds": outcome.seconds,

@@ -118,6 +118,12 @@ def teacher_side(
         return TeacherSide()  # learning from text alone is what such a pair is for
     stored: SignalSource | None = None
     if needed and recipe.teacher.signals == "stored":
+        if teacher.is_dir():
+            raise KnownError(
+                "This teacher's signals cannot be stored",
+                f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
+                'Set teacher.signals = "dense", or take a GGUF file of the same model.',
+            )
         vault = Vault(job.project_folder / "vault")
         stored = StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k)
     must = (needed and stored is None) or recipe.student.refit

@@ -151,20 +151,20 @@ class Trainer:
         for rows in batches:
             sums += self._backward(rows, count)
         loss, *parts = (sums / count).tolist()
-        if not math.isfinite(loss):
-            raise KnownError(
-                "The loss is no longer a number",
-                f"At step {step + 1} it became {loss}.",
-                "Lower optimizer.learning_rate, lengthen its warm-up, or clip more; then start again.",
-            )
         table = self._recipe.optimizer
         rate = learning_rate(step, self._total, table)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        norm = self._accelerator.clip_grad_norm_(list(self._parameters.values()), table.clip_norm or math.inf)
+        norm = float(self._accelerator.clip_grad_norm_(list(self._parameters.values()), table.clip_norm or math.inf))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise KnownError(
+                "The loss is no longer a number",
+                f"At step {step + 1} it became {loss}, with gradients of norm {norm}.",
+                "Lower optimizer.learning_rate, lengthen its warm-up, or clip more; then start again.",
+            )
         self._optimizer.step()
         self._optimizer.zero_grad()
-        values = {"loss": loss, "learning_rate": rate, "grad_norm": float(norm)}
+        values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
         return values | {f"loss_{name}": part for name, part in zip(self._objectives.labels(), parts, strict=True)}
 
     def _backward(self, rows: tuple[int, ...], count: int) -> Tensor:
@@ -184,7 +184,7 @@ class Trainer:
         for piece in token_pieces(len(targets), head.shape[0]):
             total, parts = self._objectives(head_logits(leaf[piece], head), targets[piece])
             self._accelerator.backward(total / count)
-            sums += torch.stack([total.detach(), *parts]).double().cpu()
+            sums += torch.stack([total.detach(), *parts]).cpu().double()  # Apple's GPUs know no float64
         torch.autograd.backward(hidden, leaf.grad)
         embedded.backward()
         return sums

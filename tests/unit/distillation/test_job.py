@@ -288,10 +288,35 @@ def test_a_refit_is_a_better_start_and_resumes_bit_for_bit(project: Path) -> Non
 
 
 def test_a_refit_under_lora_resumes_bit_for_bit(project: Path) -> None:
-    tables: dict[str, Any] = {"student": {"refit": True, "adapter": "lora", "lora_rank": 2}, "run": {"steps": 6}}
+    tables: dict[str, Any] = {"student": {"refit": True, "adapter": "lora", "lora_rank": 2, "lora_dropout": 0.2}}
+    tables["run"] = {"steps": 6}
     whole = train(project, "whole", **tables)
     broken = make_run(project, "broken", recipe(**tables))
     stopped = JournalledJob(broken, 8).run()
     assert 0 < stopped["steps"] < 6
     assert JournalledJob(broken).run()["final"] == whole["final"]
     assert curve(broken) == curve(project / "runs" / "whole")
+
+
+def test_held_out_rows_may_be_drawn_or_left_away(project: Path) -> None:
+    drawn = train(project, "drawn", data={"held_out_tag": "", "held_out": 0.2})
+    assert (drawn["rows"], drawn["held_out_rows"]) == (16, 4)
+    none = train(project, "none", data={"held_out_tag": "", "held_out": 0.0})
+    assert (none["rows"], none["held_out_rows"], none["held_out_against"]) == (20, 0, "")
+    assert set(none["final"]) == {"loss"}
+    assert none["before"] == {}
+
+
+def test_a_run_stopped_before_its_first_step_says_nothing_that_is_not_so(project: Path) -> None:
+    stopped = JournalledJob(make_run(project, "run", recipe()), stop_after=1).run()
+    assert stopped["steps"] == 0
+    assert "loss" not in stopped["final"]
+    json.dumps(stopped, allow_nan=False)
+    assert not (project / "runs" / "run" / "student").exists()
+
+
+def test_a_folder_as_teacher_has_no_stored_signals(project: Path, tmp_path: Path) -> None:
+    build(StudentTable(), tiny_model(layers=4), seed=0).save(tmp_path / "teacher", {})
+    described = {"name": "folder", "kind": "huggingface", "path": str(tmp_path / "teacher")}
+    with pytest.raises(KnownError, match="cannot be stored"):
+        train(project, "run", described, teacher={"signals": "stored"})
