@@ -21,6 +21,7 @@ from kdstudio.ui.pages.export import ExportPage
 from kdstudio.ui.pages.train import TrainPage
 from kdstudio.ui.session import Session
 from tests.gui.conftest import Click, visible_widget
+from tests.gui.waiting import wait_finished
 from tests.tiny import tiny_gguf
 
 SOON, LONG = 20_000, 180_000
@@ -121,7 +122,7 @@ def generate(way: Way) -> None:
     way.wait_click("data_generate")
     way.wait_click("generate_start")
     way.qtbot.waitUntil(lambda: any(run.kind == "elicit" for run in way.project.runs.list()), timeout=SOON)
-    way.qtbot.waitUntil(lambda: way.project.runs.list("elicit")[0].state == "finished", timeout=LONG)
+    wait_finished(way.project, way.project.runs.list("elicit")[0].id, way.qtbot)
     close_sheets(way)
 
 
@@ -159,7 +160,7 @@ def train(way: Way) -> str:
     way.qtbot.waitUntil(lambda: loss.drawn("loss") >= 2, timeout=LONG)
     way.click("train_pause")
     way.wait_click("train_resume")
-    way.qtbot.waitUntil(lambda: way.project.runs.get(page.run.run_id).state == "finished", timeout=LONG)
+    wait_finished(way.project, page.run.run_id, way.qtbot)
     way.qtbot.waitUntil(lambda: loss.drawn("loss") == STEPS, timeout=SOON)
     return page.run.run_id
 
@@ -231,6 +232,6 @@ def test_the_whole_way(way: Way, sessions: list[Session], qtbot: QtBot, tmp_path
         window.show_page("train", {"run": run_id})
     project = session.project
     assert project is not None
-    qtbot.waitUntil(lambda: project.runs.get(run_id).state == "finished", timeout=LONG)
+    wait_finished(project, run_id, qtbot)
     qtbot.waitUntil(lambda: page.run.plots["loss"].drawn("loss") == MANY_STEPS, timeout=SOON)
     assert project.runs.metrics(run_id, "loss")[0] == list(range(1, MANY_STEPS + 1))

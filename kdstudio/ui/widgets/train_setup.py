@@ -42,11 +42,11 @@ _LABELS = {
     "layers": "Which layers",
     "hidden_size": "Width",
     "adapter": "Weights",
-    "refit": "Refit kept layers before training",
-    "freeze_embeddings": "Leave embedding and head as they are",
+    "refit": "Refit the kept layers first",
+    "freeze_embeddings": "Freeze embedding and head",
 }
 _DATA_LABELS = {"held_out_tag": "Held-out tag", "held_out": "Held-out share", "status": "Status", "limit": "Most rows"}
-_CAPTION_WIDTH = 104
+_CAPTION_WIDTH = 112
 _TWO_COLUMNS_FROM = 640
 
 
