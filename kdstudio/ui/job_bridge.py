@@ -52,13 +52,18 @@ class Task(QObject):
             self.done.emit(result)
         elif self.forgiven:
             pass  # its project was closed under it; nobody waits for the answer
-        elif isinstance(error, KnownError):
-            self.failed.emit(error)
         else:
-            sys.excepthook(type(error), error, error.__traceback__)
-            said = f"{type(error).__name__}: {error}"
-            self.failed.emit(KnownError("Something unexpected happened", said, "Nothing was lost. Please report it."))
+            self.failed.emit(_in_words(error))
         self.finished.emit()
+
+
+def _in_words(error: BaseException) -> KnownError:
+    """What a person is told; a fault of ours also goes to the crash report."""
+    if isinstance(error, KnownError):
+        return error
+    sys.excepthook(type(error), error, error.__traceback__)
+    said = f"{type(error).__name__}: {error}"
+    return KnownError("Something unexpected happened", said, "Nothing was lost. Please report it.")
 
 
 class _Mailbox(QObject):
@@ -163,9 +168,9 @@ class JobBridge(QThread):
             try:
                 self._poll_once()
                 troubled, pause = False, max(POLL_SECONDS, time.monotonic() - begun)
-            except KnownError as error:
+            except Exception as error:  # noqa: BLE001 - this thread must outlive our own faults too
                 if not troubled:
-                    self.troubled.emit(error)
+                    self.troubled.emit(_in_words(error))
                 troubled, pause = True, 2.0
 
     def _poll_once(self) -> None:
