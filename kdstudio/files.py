@@ -127,6 +127,27 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def files_below(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """The finished files below `folder` whose names end in `suffix`.
+
+    A job may be writing there: temporary files are left out, and a folder that vanishes on the way is passed over.
+    """
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY_MARK)]
+        for name in names:
+            if name.endswith(suffix) and not name.startswith(TEMPORARY_MARK):
+                yield Path(parent) / name
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all finished files below `folder`; one that vanishes meanwhile counts nothing."""
+    total = 0
+    for path in files_below(folder):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Raise `KnownError` before a write that cannot fit, saying how many bytes are missing."""
     free = free_bytes(folder)

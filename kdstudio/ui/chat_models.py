@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdstudio.files import files_below
+
 if TYPE_CHECKING:
     from kdstudio.project import Project
 
@@ -51,7 +53,7 @@ def read_choices(project: Project | None) -> ChatChoices:
     """What this project offers. For a background task."""
     if project is None:
         return ChatChoices()
-    found = [path for path in project.exports_folder.rglob("*.gguf") if not path.name.startswith(".")]
+    found = list(files_below(project.exports_folder, ".gguf"))
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     teachers = [ChatModel(stored.spec.name, teacher=asdict(stored.spec)) for stored in project.teachers.list()]
     system, suggestions = _openers(project)

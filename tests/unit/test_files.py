@@ -24,6 +24,20 @@ def test_a_file_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_folder_is_measured_while_a_job_writes_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.gguf").write_bytes(b"12345")
+    (tmp_path / f"{files.TEMPORARY_MARK}control-1").write_bytes(b"half")
+    (tmp_path / f"{files.TEMPORARY_MARK}folder").mkdir()
+    (tmp_path / f"{files.TEMPORARY_MARK}folder" / "b.gguf").write_bytes(b"half")
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(files, "files_below", lambda folder, found=files.files_below: [*found(folder), gone])
+    assert files.folder_bytes(tmp_path) == 5
+    monkeypatch.undo()
+    assert list(files.files_below(tmp_path, ".gguf")) == [tmp_path / "deep" / "a.gguf"]
+    assert list(files.files_below(gone)) == []
+
+
 def test_a_folder_is_replaced_only_when_the_block_ends_well(tmp_path: Path) -> None:
     target = tmp_path / "model"
     with files.atomic_folder(target) as folder:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QProgressBar, QVBoxLayout
 
+from kdstudio.files import files_below
 from kdstudio.jobs.events import Line, Progress, Sample
 from kdstudio.project import Run
 from kdstudio.ui.pages import Page
@@ -251,8 +251,8 @@ def _students(session: Session) -> list[tuple[str, str]]:
         for run in session.runs("train")
         if (project.runs_folder / run.id / "student").is_dir()
     ]
-    exported = sorted(project.exports_folder.rglob("*.gguf")) if project.exports_folder.is_dir() else []
-    return trained + [(Path(path).name, str(path)) for path in exported]
+    exported = sorted(files_below(project.exports_folder, ".gguf"))
+    return trained + [(path.name, str(path)) for path in exported]
 
 
 def _figure(key: str, value: Any) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtWidgets import QGridLayout
 
-from kdstudio.files import readable_bytes
+from kdstudio.files import files_below, folder_bytes, readable_bytes
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import ElidedLabel, label
 from kdstudio.ui.widgets.wording import number
@@ -26,8 +26,7 @@ def read_facts(project: Project | None) -> dict[str, str]:
     trained = [run for run in project.runs.list("train") if run.state == "finished"]
     gaps = [run.result.get("final", {}).get("held_out_forward_kl") for run in trained]
     known = [gap for gap in gaps if isinstance(gap, float)]
-    exports = list(project.exports_folder.rglob("*.gguf"))
-    size = sum(path.stat().st_size for path in project.folder.rglob("*") if path.is_file())
+    exports = list(files_below(project.exports_folder, ".gguf"))
     figures = (
         number(by_kind["prompt"]),
         number(by_kind["response"]),
@@ -37,7 +36,7 @@ def read_facts(project: Project | None) -> dict[str, str]:
         number(len(trained)),
         f"divergence {min(known):.2f}" if known else "–",
         number(len(exports)),
-        readable_bytes(size),
+        readable_bytes(folder_bytes(project.folder)),
     )
     return dict(zip(NAMES, figures, strict=True))
 
