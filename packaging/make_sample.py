@@ -23,6 +23,8 @@ TARGET = Path(__file__).parents[1] / "kdstudio" / "resources" / "sample" / "prom
 SYSTEM = "Write one short sentence that starts a story about it."
 HELD_OUT_EVERY = 7
 PROMPTS_PER_NOUN = 3
+MORE_SEED = 21  # drawn apart, so that the prompts above and the held-out ones stay what they were
+MORE_PER_NOUN = 1
 
 ADJECTIVES = """
 ancient brave broken clever clumsy cold crooked curious dancing dusty enchanted enormous faded flying forgotten friendly
@@ -66,25 +68,32 @@ TRAIN_PHRASES = (
 )
 
 UNFINISHED = """
-a silver airship | a crooked apple | a proud ball | a cold balloon | a frozen bat | a stubborn bear | a gentle bicycle
-a shy blanket | a singing blanket | a happy blanket | a lonely book | a magic bowl | a wandering butterfly
-a curious cabin | a wild candle | a polite carpenter | a gentle castle | a silver chest | a dusty cloud
-a tired clown | an ancient clown | a hungry coin | a tired cook | an ancient cow | a flying crane | a silent crayon
-a dancing cup | a mysterious detective | a silent doctor | a dancing dog | a curious dolphin | a wandering dolphin
-a friendly donkey | a hungry dragonfly | a purple duck | a tiny echo | a singing echo | a hidden elf
-a nervous engine | a sleepy envelope | a grumpy fairy | a velvet falcon | a tired farmer | a stubborn farmer
-a velvet fence | a tiny fisherman | a silver flag | an enormous flag | a dancing giant | a tiny giant
-a quiet giraffe | a small glove | a mysterious glove | a lonely grandmother | a silver guitar | a golden harp
-a hungry hen | a wooden heron | a wooden hotel | a crooked key | a velvet king | a silver kite | a brave lantern
-a small librarian | a broken lizard | a nervous machine | a stubborn mailbox | a dusty mask | a polite monkey
-an ancient mouse | a wandering needle | a hungry octopus | a brave orchard | a silent path | a velvet penguin
-a wild piano | a young picture | an ancient pig | a magic pillow | a brave pilot | a patient puppet | a broken puppy
-a wise radio | a golden rope | a faded sailor | a forgotten school | a silver seahorse | a magic shadow
-a friendly shark | a wild sheep | a dusty shop | a dusty sled | a wandering sled | a secret snake
-an invisible squirrel | a stubborn table | a mysterious table | a cold teacher | an enormous teapot
-a gentle telescope | a tiny toy | a shy valley | an enchanted wagon | a young waiter | a sleepy waiter
-a forgotten walrus | a golden watch | a wise waterfall | a shy wheel | a polite wheel | an ancient whistle
-an invisible wizard | a young wolf
+a silver airship | a crooked apple | a proud ball | a cold balloon | a frozen bat | a stubborn bear
+a gentle bicycle | a shy blanket | a singing blanket | a happy blanket | a lonely book | a magic bowl
+a wandering butterfly | a curious cabin | a wild candle | a polite carpenter | a gentle castle | a silver chest
+a dusty cloud | a tired clown | an ancient clown | a hungry coin | a tired cook | an ancient cow | a flying crane
+a silent crayon | a dancing cup | a mysterious detective | a silent doctor | a dancing dog | a curious dolphin
+a wandering dolphin | a friendly donkey | a hungry dragonfly | a purple duck | a tiny echo | a singing echo
+a hidden elf | a nervous engine | a sleepy envelope | a grumpy fairy | a velvet falcon | a tired farmer
+a stubborn farmer | a velvet fence | a tiny fisherman | a silver flag | an enormous flag | a dancing giant
+a tiny giant | a quiet giraffe | a small glove | a mysterious glove | a lonely grandmother | a silver guitar
+a golden harp | a hungry hen | a wooden heron | a wooden hotel | a crooked key | a velvet king | a silver kite
+a brave lantern | a small librarian | a broken lizard | a nervous machine | a stubborn mailbox | a dusty mask
+a polite monkey | an ancient mouse | a wandering needle | a hungry octopus | a brave orchard | a silent path
+a velvet penguin | a wild piano | a young picture | an ancient pig | a magic pillow | a brave pilot
+a patient puppet | a broken puppy | a wise radio | a golden rope | a faded sailor | a forgotten school
+a silver seahorse | a magic shadow | a friendly shark | a wild sheep | a dusty shop | a dusty sled
+a wandering sled | a secret snake | an invisible squirrel | a stubborn table | a mysterious table | a cold teacher
+an enormous teapot | a gentle telescope | a tiny toy | a shy valley | an enchanted wagon | a young waiter
+a sleepy waiter | a forgotten walrus | a golden watch | a wise waterfall | a shy wheel | a polite wheel
+an ancient whistle | an invisible wizard | a young wolf | a nervous bracelet | a stubborn canoe | a wandering chest
+an enormous clown | a cold corn | a tiny cricket | a silver cup | a magic dog | a dusty donkey | an invisible dream
+a lost elf | a clumsy fisherman | a singing flower | a shy gardener | an enormous giraffe | a wise hammer
+a clumsy hill | an enchanted island | a polite ladybug | a shy library | a clever market | a nervous mirror
+a magic moose | a hungry mountain | a stubborn mouse | an enchanted mushroom | a dusty musician | a velvet needle
+a wild otter | a nervous pencil | a secret pilot | a glowing planet | a tired pumpkin | a silent rocket
+a gentle rope | a brave shark | a frozen squirrel | an enchanted statue | an enormous street | a purple tiger
+a happy watch | a broken whale | a friendly wheel | a magic whistle | a grumpy wizard | a wandering wolf
 """
 
 
@@ -95,8 +104,8 @@ def with_article(words: str) -> str:
 
 def draw() -> tuple[list[str], list[str]]:
     """All training and held-out phrases, before unfinished ones are left out; several for a noun, one if held out."""
-    chance = random.Random(SEED)
-    train, held_out = list(TRAIN_PHRASES), []
+    chance, more = random.Random(SEED), random.Random(MORE_SEED)
+    train, held_out, added = list(TRAIN_PHRASES), [], []
     for place, noun in enumerate(sorted(NOUNS), start=1):
         adjectives = chance.sample(ADJECTIVES, PROMPTS_PER_NOUN)
         phrases = [with_article(f"{adjective} {noun}") for adjective in adjectives]
@@ -104,9 +113,12 @@ def draw() -> tuple[list[str], list[str]]:
             held_out.append(phrases[0])
         else:
             train += phrases
+            others = [adjective for adjective in ADJECTIVES if adjective not in adjectives]
+            added += [with_article(f"{adjective} {noun}") for adjective in more.sample(others, MORE_PER_NOUN)]
     chance.shuffle(train)
     chance.shuffle(held_out)
-    return train, held_out
+    more.shuffle(added)
+    return [*train, *added], held_out
 
 
 def spread(train: list[str], held_out: list[str]) -> list[tuple[str, str]]:
