@@ -18,6 +18,8 @@ from typing import IO, Any
 from kdstudio.errors import KnownError
 
 TEMPORARY_MARK = ".kdtmp-"
+ROOM = 16 << 20
+"""Bytes that are asked for where nobody can say how much more a file will need."""
 _RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -49,38 +51,45 @@ def _temporary_beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "wb", *, needed: int = ROOM) -> Iterator[IO[Any]]:
     """Open a temporary file that takes the place of `path` only when the block ends without an error.
 
-    Raises `KnownError` naming the missing bytes when the disk is full.
+    Raises `KnownError` naming the bytes that lack of `needed` when the disk is full.
     """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(path)
     encoding = None if "b" in mode else "utf-8"
-    try:
-        with disk_errors(path), temporary.open(mode, encoding=encoding) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        with disk_errors(path):
+    with disk_errors(path, needed):  # outermost: what is free is looked at when the temporary file is gone
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _opened(temporary, mode, encoding) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
             temporary.replace(path)
             fsync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _opened(temporary: Path, mode: str, encoding: str | None) -> IO[Any]:
+    try:
+        return temporary.open(mode, encoding=encoding)
+    except FileNotFoundError as error:  # the folder is there, but takes no files, as /proc; or its disk just went
+        raise NotADirectoryError(errno.ENOTDIR, "it takes no new files", str(temporary.parent)) from error
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, needed: int = ROOM) -> Iterator[Path]:
     """Yield a temporary folder that takes the place of `path` only when the block ends without an error.
 
-    An existing `path` is moved aside first and removed after, so that a crash leaves the old one or the new.
+    An existing `path` is moved aside first and removed after, so that a crash leaves the old one or the new. Raises
+    `KnownError` naming the bytes that lack of `needed` when the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary_beside(path)
-    temporary.mkdir()
-    try:
-        with disk_errors(path):
+    temporary, full = _temporary_beside(path), None
+    with disk_errors(path, needed):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.mkdir()
             yield temporary
             fsync_tree(temporary)
             if path.exists():
@@ -91,8 +100,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             else:
                 temporary.rename(path)
             fsync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        except KnownError as error:
+            if error.title != FULL:
+                raise
+            full = error  # of one file inside; what the folder as a whole lacks is what helps
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if full is not None:
+            raise disk_full(path, needed) from full
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,39 +169,50 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
     if free < needed:
         missing = needed - free
         raise KnownError(
-            "Not enough disk space",
+            FULL,
             f"{purpose} needs {readable_bytes(needed)}; {readable_bytes(free)} are free on the disk of {folder}.",
             f"Free {readable_bytes(missing)} ({missing:,} bytes) and try again. Nothing was lost.",
         )
 
 
+def disk_full(path: Path, needed: int = ROOM) -> KnownError:
+    """What to say when writing `path` met a full disk: how many of the `needed` bytes are missing."""
+    free = free_bytes(path.parent)
+    missing = needed - free if needed > free else ROOM
+    wanted = f"Free at least {readable_bytes(missing)} ({missing:,} bytes) and continue"
+    said = f"Writing {path} stopped: {readable_bytes(free)} are free."
+    return KnownError(FULL, said, f"{wanted}; the last complete version is intact.")
+
+
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, needed: int = ROOM) -> Iterator[None]:
     """Turn the operating system's "no space" and "not allowed" into a `KnownError` that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise KnownError(
-                "The disk is full",
-                f"Writing {path} stopped: {readable_bytes(free_bytes(path.parent))} are free.",
-                "Free some space and continue; the last complete version is intact.",
-            ) from error
-        if error.errno == errno.EFBIG:  # FAT32 ends at 4 GiB, and a system may limit a process's files
-            raise KnownError(
-                "The file is too large for this disk",
-                f"Writing {path} stopped: its file system or the system's limit takes no larger file.",
-                "Choose a folder on another disk, or a smaller format; the last complete version is intact.",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise KnownError(
-                "Not allowed to write here", f"{path}: {error.strerror}.", "Choose another folder or fix its rights."
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG):
-            raise KnownError(
-                "No file can be written there", f"{path}: {error.strerror}.", "Choose another folder or name."
-            ) from error
-        raise
+            raise disk_full(path, needed) from error
+        if error.errno not in _REASONS:
+            raise
+        title, detail, hint = _REASONS[error.errno]
+        raise KnownError(title, f"{path}: {detail or error.strerror}.", hint) from error
+
+
+FULL = "The disk is full"
+_TOO_LARGE = (
+    "The file is too large for this disk",
+    "its file system or the system's limit takes no larger file",
+    "Choose a folder on another disk, or a smaller format; the last complete version is intact.",
+)
+_NOT_ALLOWED = ("Not allowed to write here", "", "Choose another folder or fix its rights.")
+_NO_PLACE = ("No file can be written there", "", "Choose another folder or name.")
+_BROKEN = ("The disk reports a fault", "", "Check the disk, and copy the project to another one soon.")
+_REASONS = {
+    errno.EFBIG: _TOO_LARGE,  # FAT32 ends at 4 GiB, and a system may limit a process's files
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NOT_ALLOWED),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG), _NO_PLACE),
+    errno.EIO: _BROKEN,
+}
 
 
 def readable_bytes(count: float) -> str:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from kdstudio import files
 from kdstudio.distillation.randomness import random_state, restore_random_state
+from kdstudio.students.tensor_file import write_tensors
 
 FORMAT = 1
 KEPT = 2
@@ -60,15 +61,17 @@ def save_checkpoint(
     """Save the state after `step` steps below `root`, then remove all but the newest two.
 
     `parameters`: the trainable ones by name, in the optimiser's order; `recipe`: the hash of what is being trained.
-    Raises `KnownError` when the disk is full; the earlier checkpoints stay.
+    Raises `KnownError` with the bytes that are missing when the disk is full; the earlier checkpoints stay.
     """
-    files.require_space(root, checkpoint_bytes(parameters), "A checkpoint")
+    needed = checkpoint_bytes(parameters)
+    files.require_space(root, needed, "A checkpoint")
     numbers, states = random_state()
     folder = root / f"step-{step:06d}"
-    with files.atomic_folder(folder) as temporary:
-        save_file({name: tensor.detach().contiguous() for name, tensor in parameters.items()}, temporary / WEIGHTS_NAME)
-        save_file(_optimizer_tensors(parameters, optimizer), temporary / OPTIMIZER_NAME)
-        save_file(states, temporary / RANDOM_NAME)
+    with files.atomic_folder(folder, needed=needed) as temporary:
+        weights = {name: tensor.detach().contiguous() for name, tensor in parameters.items()}
+        write_tensors(weights, temporary / WEIGHTS_NAME)
+        write_tensors(_optimizer_tensors(parameters, optimizer), temporary / OPTIMIZER_NAME)
+        write_tensors(states, temporary / RANDOM_NAME)
         manifest = {
             "format": FORMAT,
             "step": step,

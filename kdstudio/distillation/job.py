@@ -23,10 +23,11 @@ from kdstudio.distillation.randomness import stream_seed
 from kdstudio.distillation.reporter import TrainingJob
 from kdstudio.distillation.rows import TrainingRows, split_rows
 from kdstudio.distillation.teacher_side import TeacherSide, local_teacher, teacher_side
-from kdstudio.distillation.trainer import Outcome, Trainer
+from kdstudio.distillation.trainer import CHECKPOINTS_NAME, Outcome, Trainer
 from kdstudio.errors import BadInput
 from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
 from kdstudio.students.build import Student, build
+from kdstudio.students.save import student_bytes
 
 STUDENT_NAME = "student"
 
@@ -57,8 +58,10 @@ def run(job: TrainingJob) -> dict[str, Any]:
 def _require_space(job: TrainingJob, student: Student) -> None:
     """Say that the disk is too small before hours of work, not after."""
     parameters = {name: item for name, item in student.model.named_parameters() if item.requires_grad}
-    needed = KEPT * checkpoint_bytes(parameters) + student.description["parameters"] * 4
-    files.require_space(job.run_folder, needed, "Two checkpoints and the student")
+    one = checkpoint_bytes(parameters)
+    written = files.folder_bytes(job.run_folder / CHECKPOINTS_NAME)  # of an earlier attempt: each new one replaces one
+    needed = max(KEPT * one - written, one) + student_bytes(student.description["parameters"])
+    files.require_space(job.run_folder, needed, "Training with its checkpoints and the student")
 
 
 def _require_teacher(recipe: TrainingRecipe, described: dict[str, Any], teacher: Path | None) -> None:

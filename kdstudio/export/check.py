@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdstudio.export import architecture, tokenizer
-from kdstudio.export.gguf import read_config
 from kdstudio.models.architectures import TOKENIZER_MODELS, student_obstacle
 from kdstudio.models.gguf_header import GGUFHeader, read_header
+from kdstudio.models.model_folder import read_config
 
 
 def exportable(source: Path | GGUFHeader) -> str | None:

@@ -7,10 +7,9 @@ names and the container come from the `gguf` package (https://github.com/ggml-or
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import gguf
 import numpy as np
@@ -21,6 +20,7 @@ from kdstudio.export import architecture, weights
 from kdstudio.export.metadata import Kind, Metadata, array, text, unsigned
 from kdstudio.export.tokenizer import tokenizer_metadata
 from kdstudio.export.weights import FloatType, StoredTensor
+from kdstudio.models.model_folder import read_config
 
 _FILE_TYPES: dict[FloatType, gguf.LlamaFileType] = {
     "F32": gguf.LlamaFileType.ALL_F32,
@@ -60,22 +60,6 @@ class _Planned:
     @property
     def bytes(self) -> int:
         return int(self.tensor.data.size) * weights.ITEM_BYTES[self.store]
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The parsed `config.json` of a model folder. Raises `BadInput` when it is missing or damaged."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(
-            "The model's config.json cannot be read", f"{path}: {error}.", "Choose a complete folder."
-        ) from error
-    if not isinstance(config, dict):
-        raise BadInput(
-            "The model's config.json cannot be read", f"{path} is not a JSON object.", "Copy the folder again."
-        )
-    return config
 
 
 def estimated_bytes(folder: Path, file_type: FloatType) -> int:

@@ -53,9 +53,10 @@ def run(job: ExportJob) -> dict[str, Any]:
     exports = job.project_folder / "exports"
     with _alone(job, exports):
         target = _target(exports, name, run_folder.name)
-        files.require_space(exports, needed_bytes(student, wanted), "The export")
+        needed = needed_bytes(student, wanted)
+        files.require_space(exports, needed, "The export")
         rows = rows_of_run(run_folder, job.project_folder, open_tokenizer(student))
-        with files.atomic_folder(target) as temporary:
+        with files.atomic_folder(target, needed=needed) as temporary:
             _keep_earlier(target, temporary, name, wanted)
             trained = TorchLogits(load_student(student))
             production = Production(

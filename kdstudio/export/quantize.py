@@ -19,6 +19,9 @@ from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.gguf_header import read_header
 from kdstudio.teachers.llama_log import captured_log
 
+_NO_ROOM = 64 << 10
+"""llama.cpp says that writing failed, not that the disk is full: below so many free bytes we take it for that."""
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -56,19 +59,20 @@ def quantize(source: Path, out: Path, quantization: str, *, threads: int = 0) ->
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.nthread = threads
     parameters.ftype = entry.llama_ftype
-    files.require_space(
-        out.parent, int(read_header(source).parameters * entry.bits / 8 * 1.05), f"{quantization} export"
-    )
+    needed = int(read_header(source).parameters * entry.bits / 8 * 1.05)
+    files.require_space(out.parent, needed, f"{quantization} export")
     partial = out.with_name(f"{files.TEMPORARY_MARK}{out.name}")
     try:
         with captured_log() as said:
             code = llama_cpp.llama_model_quantize(str(source).encode(), str(partial).encode(), ctypes.byref(parameters))
-        if code != 0:
-            raise _failure(out, quantization, said)
-        with files.disk_errors(out):
-            partial.replace(out)
+        full = files.free_bytes(out.parent) < _NO_ROOM
+        if code == 0:
+            with files.disk_errors(out, needed):
+                partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
+    if code != 0:
+        raise files.disk_full(out, needed) if full else _failure(out, quantization, said)
     return describe(out, quantization)
 
 
@@ -78,7 +82,7 @@ def _failure(out: Path, quantization: str, said: list[str]) -> KnownError:
     return KnownError(
         f"Quantizing to {quantization} failed",
         f"llama.cpp said: {words} ({free} are free on the disk of {out.parent}.)",
-        "Free some space if the disk is full, then export again; nothing was left behind.",
+        "Try another format, or export again; nothing was left behind.",
     )
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import gguf
 
 from kdstudio import files
-from kdstudio.export.gguf import read_config
 from kdstudio.export.metadata import Metadata, read_metadata
 from kdstudio.export.pretokenizers import pretokenizer_steps
-from kdstudio.export.weights import read_weights, weight_files
+from kdstudio.export.weights import read_weights
+from kdstudio.models.model_folder import read_config, weight_files
 
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
 _PRIVATE = ("auto_map", "trust_remote_code", "custom_pipelines", "_name_or_path", "quantization_config")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.model_folder import weight_files
 
 FloatType = Literal["F32", "F16", "BF16"]
 ITEM_BYTES: dict[FloatType, int] = {"F32": 4, "F16": 2, "BF16": 2}
@@ -55,29 +56,6 @@ def read_weights(folder: Path) -> dict[str, StoredTensor]:
         for tensor in _read_file(path):
             found[tensor.name] = tensor
     return found
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up a model folder. Raises `BadInput` as `read_weights` does."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadInput(
-                "The index of the weights is damaged", f"{index}: {error}.", "Copy the folder again."
-            ) from error
-        return [folder / Path(str(name)).name for name in names]
-    if (folder / "model.safetensors").exists():
-        return [folder / "model.safetensors"]
-    pickled = sorted(item.name for pattern in ("*.bin", "*.pt", "*.pth") for item in folder.glob(pattern))
-    if pickled:
-        raise BadInput(
-            "Pickled weights are refused",
-            f"{folder} has {pickled[0]}, which can run code when it is read, and no model.safetensors.",
-            "Convert the model to safetensors where you trust it.",
-        )
-    raise BadInput("No weights found", f"{folder} has no model.safetensors.", "Choose a folder with a complete model.")
 
 
 def _read_file(path: Path) -> Iterator[StoredTensor]:

@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import filelock
 import psutil
 
 from kdstudio import __version__
-from kdstudio.errors import KnownError, Stopped
+from kdstudio.errors import BadInput, KnownError, Stopped
 from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.events import Event, Failed, Finished, Line, Progress, Started, State, Warned
 from kdstudio.jobs.journal import JournalWriter, read_journal
@@ -121,7 +122,8 @@ class Job:
         beat, said = 0.0, False
         while not self._ended.wait(_CONTROL_SECONDS):
             if time.monotonic() - beat >= run_files.HEARTBEAT_SECONDS:
-                (self.run_folder / run_files.HEARTBEAT_NAME).touch()
+                with suppress(OSError):
+                    (self.run_folder / run_files.HEARTBEAT_NAME).touch()
                 beat = time.monotonic()
             wish = run_files.requested(self.run_folder)
             if wish == "stop":
@@ -132,29 +134,32 @@ class Job:
                 self._running.set()
             if self._stopping.is_set() and not said:
                 said = True
-                self.emit(State("stopping"))
+                with suppress(KnownError):  # a full disk: the job's own thread meets it too, and says it
+                    self.emit(State("stopping"))
 
     def run(self, function: Callable[[Job], dict[str, Any]]) -> int:
         """Run a job function to its end and journal how it ended; returns the process's exit code."""
         watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
         watcher.start()
-        self.emit(Started(self.kind, os.getpid()), durable=True)
         try:
+            self.emit(Started(self.kind, os.getpid()), durable=True)
             result = function(self)
             self._finish(Finished(result, stopped=self._stopping.is_set()))
             return EXIT_DONE
         except Stopped as stopped:
-            self._finish(Finished({"detail": stopped.detail}, stopped=True))
+            self._end(Finished({"detail": stopped.detail}, stopped=True))
             return EXIT_DONE
         except KnownError as error:
-            self._finish(Failed(error.title, error.detail, error.hint, self._log_tail()))
+            self._end(
+                Failed(error.title, error.detail, error.hint, self._log_tail(), bad_input=isinstance(error, BadInput))
+            )
         except MemoryError:
-            self._finish(
+            self._end(
                 Failed("Out of memory", "The job asked for more memory than there is.", _MEMORY_HINT, self._log_tail())
             )
         except Exception as error:  # noqa: BLE001 -- the last wall: whatever it is, the person gets words and the log its traceback
             traceback.print_exc()
-            self._finish(
+            self._end(
                 Failed(
                     "The job broke",
                     redact(f"{type(error).__name__}: {error}", tuple(self.secrets.values())),
@@ -166,7 +171,14 @@ class Job:
 
     def _finish(self, event: Event) -> None:
         self._ended.set()
-        self._journal.write(event, durable=True)
+        self._journal.write_last(event)
+
+    def _end(self, event: Event) -> None:
+        """Finish where nothing is left to be done about a journal that takes no more: the log has its words."""
+        try:
+            self._finish(event)
+        except KnownError as error:
+            sys.stderr.write(f"{error}\n")
 
     def _log_tail(self) -> str:
         sys.stderr.flush()
@@ -203,8 +215,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{run_folder} is served by another process.\n")
         return EXIT_BUSY
     secrets: dict[str, str] = json.loads(sys.stdin.readline() or "{}") if "--secrets" in arguments else {}
-    _write_status(run_folder)
-    job = Job(run_folder, secrets)
+    try:
+        _write_status(run_folder)
+        job = Job(run_folder, secrets)
+    except KnownError as error:  # nothing can be journalled: the log has it
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: job.stop())
     if "--attached" in arguments:

@@ -142,13 +142,17 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """The job ended badly: what the person is told, and the log's tail for a report."""
+    """The job ended badly: what the person is told, and the log's tail for a report.
+
+    `bad_input`: what it was given cannot be used (the command line's exit code 2), rather than a failure (1).
+    """
 
     event: ClassVar[str] = "failed"
     title: str = ""
     detail: str = ""
     hint: str = ""
     log_tail: str = ""
+    bad_input: bool = False
 
 
 KINDS: dict[str, type[Event]] = {

@@ -10,35 +10,52 @@ from pathlib import Path
 from kdstudio.files import disk_errors
 from kdstudio.jobs.events import MAXIMUM_LINE_BYTES, Event, Line, decode, encode
 
-JOURNAL_NAME = "events.jsonl"
+JOURNAL_NAME, SPARE_NAME = "events.jsonl", "spare"
+_SPARE_BYTES = 256 << 10
 _READ_BYTES = 4 << 20
 
 
 class JournalWriter:
     """Appends events with consecutive numbers; one writer at a time (the run's lock sees to that).
 
-    What a killed writer left half-written at the end is cut off before the first new line.
+    What a killed writer left half-written at the end is cut off before the first new line. A spare file beside the
+    journal keeps some room: on a full disk the line in hand, perhaps a paid answer, and the job's last words still fit.
     """
 
     def __init__(self, run_folder: Path) -> None:
-        self._path = run_folder / JOURNAL_NAME
+        """Open the journal of a run. Raises `KnownError` when the disk does not let us."""
+        self._path, self._spare = run_folder / JOURNAL_NAME, run_folder / SPARE_NAME
         self._lock = threading.Lock()
-        self._seq = _repair(self._path)
-        self._stream = self._path.open("ab", buffering=0)
+        with disk_errors(self._path):
+            self._seq = _repair(self._path)
+            self._stream = self._path.open("ab", buffering=0)
+        self._keep_room()
 
     def write(self, event: Event, *, durable: bool = False) -> int:
-        """Append one event, flushed to the system (to the disk if `durable`); returns its number."""
+        """Append one event, flushed to the system (to the disk if `durable`); returns its number.
+
+        Raises `KnownError` when the disk is full. The event is kept even then if the spare room took it, once.
+        """
         with self._lock, disk_errors(self._path):
-            start = self._stream.tell()
+            line = encode(event, self._seq + 1)
             try:
-                self._stream.write(encode(event, self._seq + 1))
+                self._append(line)
             except OSError:
-                self._stream.truncate(start)  # a full disk may have taken half the line
+                if not self._free_room():
+                    raise
+                self._append(line)
+                self._seq += 1
+                os.fsync(self._stream.fileno())
                 raise
             self._seq += 1
             if durable:
                 os.fsync(self._stream.fileno())
             return self._seq
+
+    def write_last(self, event: Event) -> int:
+        """Append the event that ends the job, to the disk: the spare room is for this."""
+        self._free_room()
+        return self.write(event, durable=True)
 
     def close(self) -> None:
         """Flush to the disk and close."""
@@ -46,6 +63,32 @@ class JournalWriter:
             if not self._stream.closed:
                 os.fsync(self._stream.fileno())
                 self._stream.close()
+        self._free_room()
+
+    def _append(self, line: bytes) -> None:
+        """All of the line or nothing: a disk that is almost full takes a part without an error."""
+        start, left = self._stream.seek(0, os.SEEK_END), memoryview(line)
+        try:
+            while left:
+                left = left[self._stream.write(left) :]
+        except OSError:
+            self._stream.truncate(start)
+            raise
+
+    def _keep_room(self) -> None:
+        """Hold some room. Random bytes, since some file systems keep no room for zeros."""
+        try:
+            self._spare.write_bytes(os.urandom(_SPARE_BYTES))
+        except OSError:
+            self._free_room()
+
+    def _free_room(self) -> bool:
+        """Give the room back; False if there was none."""
+        try:
+            self._spare.unlink()
+        except OSError:
+            return False
+        return True
 
 
 def _repair(path: Path) -> int:

@@ -199,6 +199,7 @@ class Supervisor:
                         "detail": failed.detail,
                         "hint": failed.hint,
                         "log": failed.log_tail,
+                        "bad_input": failed.bad_input,
                     }
                     self._project.runs.set_state(run_id, "failed", error=error)
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from kdstudio.errors import KnownError
-from kdstudio.files import TEMPORARY_MARK, fsync_folder
+from kdstudio.files import TEMPORARY_MARK, disk_errors, disk_full, free_bytes, fsync_folder
 
 DATABASE_NAME = "project.db"
 _PAGE_BYTES = 8192
 _CACHE_KIB = 64 << 10
 _KEPT_LOG_BYTES = 64 << 20
+_NO_ROOM = 64 << 10
 
 
 @contextlib.contextmanager
@@ -29,15 +30,14 @@ def database_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         text = str(error).lower()
-        if "is full" in text:
-            raise KnownError(
-                "The disk is full", f"{path} could not grow.", "Free some space and try again; nothing saved was lost."
-            ) from error
+        # What must exist beside the file, such as its index of the log, fails on a full disk with a plain I/O error.
+        if "is full" in text or ("disk i/o" in text and free_bytes(path.parent) < _NO_ROOM):
+            raise disk_full(path) from error
         if "malformed" in text or "not a database" in text:
             raise KnownError(
                 "The project's database is damaged",
                 f"{path}: {error}.",
-                "Open the newest file in its backups/ folder instead, or restore the project from your own backup.",
+                f"Put the newest file of its backups/ folder in the place of {path.name}, or restore your own backup.",
             ) from error
         if "locked" in text or "busy" in text:
             raise KnownError("The database is busy", f"{path}: {error}.", "Try again in a moment.") from error
@@ -169,7 +169,7 @@ def quick_check(connection: sqlite3.Connection, path: Path) -> None:
         raise KnownError(
             "The project's database is damaged",
             f"{path}: {found}.",
-            "Open the newest file in its backups/ folder instead.",
+            f"Put the newest file of its backups/ folder in the place of {path.name}, or restore your own backup.",
         )
 
 
@@ -184,8 +184,9 @@ def backup(connection: sqlite3.Connection, target: Path) -> None:
         with database_errors(target), contextlib.closing(sqlite3.connect(temporary)) as copy:
             connection.backup(copy)
             quick_check(copy, target)
-        temporary.replace(target)
-        fsync_folder(target.parent)
+        with disk_errors(target):
+            temporary.replace(target)
+            fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

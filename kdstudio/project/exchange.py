@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from kdstudio import files
-from kdstudio.errors import BadInput
+from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import now
 from kdstudio.project.content import Kind, NewPreference, NewPrompt, NewResponse
 from kdstudio.project.dataset import export_file
@@ -39,7 +39,10 @@ _BATCH = 2000
 _PREVIEW = 8
 _LOOKED_AT = 1000
 _REJECTED_CHARACTERS = 2000
+_GROWTH = (4, 10)
+"""What an import takes for each byte of its file, with the search index and the log: at least, and for short rows."""
 Progress = Callable[[int, int], None]
+_PAGE_HINT = "Open its address in a browser, sign in if it asks for that, and download the file itself."
 _FORMATS_HINT = "Known: OpenAI messages, ShareGPT, Alpaca, prompt/completion, prompt/chosen/rejected, CSV, plain lines."
 
 
@@ -79,7 +82,7 @@ def detect(path: Path, mapping: Mapping[str, str] | None = None) -> Detected:
     """Find out what a file is from its first records. Raises `BadInput` when nothing in it can be read."""
     encoding = encoding_of(path)
     layout = layout_of(path, encoding)
-    name, reason = "", "it has no records"
+    name, reason = "", ""
     columns: tuple[str, ...] = ()
     items: list[Item] = []
     for record in islice(records(path, encoding, layout), _LOOKED_AT):
@@ -89,13 +92,21 @@ def detect(path: Path, mapping: Mapping[str, str] | None = None) -> Detected:
             columns = columns or (tuple(map(str, value)) if layout != "lines" else ())
             items.append(checked(FORMATS[name].read(value)))
         except UnusableError as error:
-            reason = f"line {record.number}: {error}"
+            reason = reason or f"line {record.number}: {error}"
         if len(items) == _PREVIEW:
             break
     if not items:
-        raise BadInput("Nothing in this file can be imported", f"{path}: {reason}.", _FORMATS_HINT)
+        if _is_web_page(path):
+            raise BadInput("This is a web page", f"{path}: the download saved a page instead of the data.", _PAGE_HINT)
+        why = reason or "it has no records"
+        raise BadInput("Nothing in this file can be imported", f"{path}: {why}.", _FORMATS_HINT)
     note = "Read as Windows-1252 (Latin-1): it is not UTF-8." if encoding == "cp1252" else ""
     return Detected(name, encoding, layout, columns, tuple(items), note)
+
+
+def _is_web_page(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
 
 
 def columns_of(path: Path) -> tuple[str, ...]:
@@ -120,16 +131,19 @@ def import_file(
 
     `mapping` is ours -> theirs, for example {"prompt": "question"}. What cannot be read goes, with line and reason, to
     a file in the project's rejects/ folder. `progress` gets (done, total) bytes, and may raise to give the import up.
-    Raises `BadInput` when nothing can be read; then nothing is changed.
+    Raises `BadInput` when nothing can be read, or a mapped column is nowhere, and `KnownError` when the disk is full;
+    then nothing is changed.
     """
     found = detect(path, mapping)
     total = path.stat().st_size
+    files.require_space(project.folder, _GROWTH[0] * total, "The import")
     read = FORMATS[found.format].read
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(project.transaction())
+    intake, unseen = _Intake(project, path.name), set((mapping or {}).values())
+    with _whole(project, _GROWTH[1] * total) as undo, contextlib.ExitStack() as stack:
         rejects = _Rejects(project.folder / "rejects", path, stack)
-        intake = _Intake(project, path.name)
+        undo.callback(rejects.path.unlink, missing_ok=True)
         for count, record in enumerate(records(path, found.encoding, found.layout), start=1):
+            unseen.difference_update(record.value if unseen and isinstance(record.value, dict) else ())
             try:
                 item = checked(read(_value(record, mapping)))
                 intake.add(item if kind is None else _fit(item, kind))
@@ -137,6 +151,9 @@ def import_file(
                 rejects.add(record, str(error))
             if progress is not None and count % _BATCH == 0:
                 progress(min(record.position, total), total)
+        if unseen:
+            missing = f"{path} has no {', '.join(sorted(unseen))}."
+            raise BadInput("There is no such column", missing, _columns_hint(found))
         intake.store()
     rows = {"prompt": intake.prompts, "response": intake.responses, "preference": intake.preferences}
     counted = rows[kind] if kind else intake.responses or intake.preferences or intake.prompts
@@ -151,6 +168,24 @@ def import_file(
         responses=intake.responses,
         preferences=intake.preferences,
     )
+
+
+@contextlib.contextmanager
+def _whole(project: Project, needed: int) -> Iterator[contextlib.ExitStack]:
+    """One transaction; what it yields is called back if it fails. Says how much of `needed` a full disk lacks."""
+    try:
+        with contextlib.ExitStack() as undo:
+            with project.transaction():
+                yield undo
+            undo.pop_all()
+    except KnownError as error:
+        if error.title != files.FULL:
+            raise
+        raise files.disk_full(project.database_path, needed) from error
+
+
+def _columns_hint(found: Detected) -> str:
+    return f"It has: {', '.join(found.columns[:20])}." if found.columns else "Plain lines have no columns to map."
 
 
 class _Rejects:

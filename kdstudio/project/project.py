@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -82,7 +82,8 @@ class Project:
     def _prepare(self) -> None:
         """Check and migrate. The full check reads the whole file, so it runs only after an unclean end."""
         if self._database.read_only:
-            version = version_of(self._database.reader)
+            with database_errors(self._database.path):
+                version = version_of(self._database.reader)
             refuse_newer(version, self._database.path)
             refuse_older(version, self._database.path)
             return
@@ -91,8 +92,9 @@ class Project:
             quick_check(self._database.writer, self._database.path)
         with database_errors(self._database.path):
             migrate(self._database.writer, self._database.path)
-        mark.touch()
-        fsync_folder(self.folder)  # or a power cut takes the mark away, and with it the check
+        with disk_errors(mark):
+            mark.touch()
+            fsync_folder(self.folder)  # or a power cut takes the mark away, and with it the check
         for folder in (self.folder, self.folder / "backups", self.folder / "rejects"):
             remove_temporaries(folder)
 
@@ -135,7 +137,8 @@ def _take_lock(folder: Path) -> filelock.BaseFileLock:
             f"Another KD Studio{owner} works in {folder}.",
             "Close it there first, or use that window. Running jobs are not disturbed.",
         ) from error
-    (folder / f"{_LOCK_NAME}.pid").write_text(str(os.getpid()))
+    with suppress(OSError):  # only there to be said; a full disk must not keep a project from being opened
+        (folder / f"{_LOCK_NAME}.pid").write_text(str(os.getpid()))
     return lock
 
 

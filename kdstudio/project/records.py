@@ -110,6 +110,9 @@ def parse_json(text: str) -> Any:
         value = _DECODER.decode(text)
     except RecursionError:
         raise UnusableError(_TOO_DEEP) from None
+    except json.JSONDecodeError as error:  # it counts lines within `text`; a file's own are counted elsewhere
+        place = f" at character {error.pos + 1:,}" if error.pos < len(text) else " at its end"
+        raise UnusableError(f"it is not valid JSON{place}: {error.msg}") from None
     except ValueError as error:
         raise UnusableError(f"it is not valid JSON: {error}") from None
     if text.count("[") + text.count("{") > MAXIMUM_DEPTH and _is_deep(value):

@@ -15,6 +15,7 @@ from kdstudio.errors import BadInput
 from kdstudio.export.check import exportable
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
+from kdstudio.models.model_folder import weight_files
 from kdstudio.students.adapters import add_lora, merge_lora
 from kdstudio.students.fresh import fresh_config, fresh_network
 from kdstudio.students.gguf_weights import gguf_config, load_gguf
@@ -52,6 +53,8 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     Every random choice comes from `seed`. Raises `BadInput` when it cannot be made or could never be exported.
     """
     source = _source(table, teacher)
+    if source.is_dir() and table.source != "fresh":
+        weight_files(source)  # pickled ones are refused before anything else of the folder is judged
     _refuse_unexportable(source)
     if table.refit and (table.source != "teacher" or source != teacher):
         raise BadInput(

@@ -12,18 +12,24 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from kdstudio import files
 from kdstudio.errors import BugError
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import GGUFHeader, read_header
+from kdstudio.models.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from kdstudio.students.hf_tokenizer import SETTINGS_NAME, TEMPLATE_NAME, TOKENIZER_NAME, FolderTokenizer
-from kdstudio.students.load import CONFIG_NAME, WEIGHTS_NAME, load_folder
+from kdstudio.students.load import load_folder
 from kdstudio.students.network import Config, assemble
+from kdstudio.students.tensor_file import write_tensors
 
 VOCABULARY_NAME, PROVENANCE_NAME = "tokenizer.gguf", "student.json"
+
+
+def student_bytes(parameters: int) -> int:
+    """About what a saved student of so many parameters takes on the disk, its tokenizer included."""
+    return parameters * 4 + (32 << 20)
 
 
 def save_student(
@@ -33,11 +39,11 @@ def save_student(
 
     `tokenizer_source`: the GGUF file or folder that the student's vocabulary comes from. Weights are stored in float32.
     """
-    weights = sum(item.numel() * 4 for item in network.parameters())
-    files.require_space(folder, weights + (32 << 20), "The student")
-    with files.atomic_folder(folder) as temporary:
+    needed = student_bytes(sum(item.numel() for item in network.parameters()))
+    files.require_space(folder, needed, "The student")
+    with files.atomic_folder(folder, needed=needed) as temporary:
         state = {name: item.detach().float().cpu().contiguous() for name, item in network.named_parameters()}
-        save_file(state, temporary / WEIGHTS_NAME, metadata={"format": "pt"})
+        write_tensors(state, temporary / WEIGHTS_NAME)
         (temporary / CONFIG_NAME).write_text(json.dumps({**config, "dtype": "float32"}, indent=2), "utf-8")
         template = copy_tokenizer(tokenizer_source, temporary)
         if template:

@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     setting = Setting()
     setting.save(tmp_path, 1)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    with pytest.raises(KnownError, match="Not enough disk space"):
+    with pytest.raises(KnownError, match="The disk is full"):
         setting.save(tmp_path, 2)
     found, _ = newest_checkpoint(tmp_path, "r")
     assert found is not None

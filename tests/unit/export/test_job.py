@@ -159,7 +159,7 @@ def test_a_stop_leaves_nothing(project: Path) -> None:
 
 def test_too_little_space_is_said_before_anything_is_written(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "free_bytes", lambda _: 1_000_000)
-    with pytest.raises(KnownError, match="Not enough disk space") as caught:
+    with pytest.raises(KnownError, match="The disk is full") as caught:
         export(project, "F16")
     assert "bytes) and try again" in caught.value.hint
     assert names(project / "exports") == set()

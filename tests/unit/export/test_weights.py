@@ -65,7 +65,7 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="No weights"):
+    with pytest.raises(BadInput, match="no weights"):
         read_weights(tmp_path)
 
 

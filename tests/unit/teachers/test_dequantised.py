@@ -73,5 +73,5 @@ def test_a_failure_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_full_disk_is_said_before_writing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdstudio.files.free_bytes", lambda _: 1000)
-    with pytest.raises(KnownError, match="Not enough disk space"):
+    with pytest.raises(KnownError, match="The disk is full"):
         f16_copy(tiny_model(dtype="Q4_1", layers=2))
