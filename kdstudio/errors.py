@@ -29,6 +29,13 @@ class KnownError(Exception):
         return "\n".join(part for part in (self.title, self.detail, self.hint) if part)
 
 
+def in_one_line(text: str) -> str:
+    """An error's lines as sentences after each other: `Title. Detail. Hint.`"""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    ended = [line if line.endswith((".", "!", "?", ":", ";", ",")) else f"{line}." for line in lines[:-1]]
+    return " ".join([*ended, *lines[-1:]])
+
+
 class BadInput(KnownError):  # noqa: N818 -- a word that reads well where it is raised
     """What the person gave cannot be used as it is: a file, a flag, a recipe (exit code 2)."""
 

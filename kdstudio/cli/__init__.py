@@ -7,7 +7,7 @@ import sys
 import typer
 
 from kdstudio.cli import demo, information, project_verbs, run_verbs
-from kdstudio.cli.output import fail, wants_json
+from kdstudio.cli.output import broke, fail, wants_json
 from kdstudio.errors import BadInput, KnownError
 
 app = typer.Typer(
@@ -44,3 +44,5 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(error, as_json=wants_json(words))
     except BrokenPipeError:
         return 1
+    except Exception as error:  # noqa: BLE001 -- the last wall: whatever it is, the person gets words
+        return fail(broke(error), as_json=wants_json(words))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from kdstudio import files, settings
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import (
     Checkpoint,
@@ -26,9 +28,11 @@ from kdstudio.jobs.events import (
     State,
     Warned,
     encode,
+    now,
 )
 from kdstudio.jobs.supervisor import ACTIVE, Supervisor
 from kdstudio.project import Project
+from kdstudio.secrets import redact
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout: one object, or one a line.")]
 ProjectPath = Annotated[Path, typer.Argument(help="The project folder, NAME.kdstudio.")]
@@ -45,6 +49,22 @@ def fail(error: KnownError, *, as_json: bool) -> int:
         print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), flush=True)
     print(f"\nError: {error}" if error.detail or error.hint else f"\nError: {error.title}", file=sys.stderr)
     return error.exit_code
+
+
+def broke(error: Exception) -> KnownError:
+    """What to say of an error that nothing expected: the system's words for a file's, else where the trace is kept."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = "Check the disk and the folder's rights, then try again."
+        return KnownError("A file cannot be used", f"{place}{error.strerror}.", hint)
+    path = settings.data_folder() / "reports" / f"{now().translate({58: None, 46: None})}.txt"
+    with suppress(OSError, KnownError):
+        files.write_text(path, redact("".join(traceback.format_exception(error))))
+    return KnownError(
+        "The program broke",
+        redact(f"{type(error).__name__}: {error}"),
+        f"This is a fault of the program, and your project is safe. Please report it with {path}",
+    )
 
 
 def say(text: str = "") -> None:
@@ -74,7 +94,7 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Project]:
 def follow(supervisor: Supervisor, project: Project, run_id: str, *, as_json: bool) -> dict[str, Any]:
     """Show a run until it is over; returns its result.
 
-    Raises `KnownError` with the job's own words when it failed. Ctrl+C asks it to stop and waits for that.
+    Raises `KnownError` or `BadInput` with the job's own words when it failed. Ctrl+C asks it to stop, and waits.
     """
     said = Saying()
     while True:
@@ -92,7 +112,8 @@ def follow(supervisor: Supervisor, project: Project, run_id: str, *, as_json: bo
     run = project.runs.get(run_id)
     if run.state in ("failed", "interrupted"):
         error = run.error or {}
-        raise KnownError(error.get("title", "The job failed"), error.get("detail", ""), error.get("hint", ""))
+        kind = BadInput if error.get("bad_input") else KnownError
+        raise kind(error.get("title", "The job failed"), error.get("detail", ""), error.get("hint", ""))
     if run.state in ACTIVE:
         raise KnownError("The job is still running", f"Run {run_id}.", "See: kdstudio jobs PROJECT")
     return dict(run.result or {})
@@ -162,6 +183,11 @@ def _text(event: Event) -> str:
 def _short(text: str, characters: int = 60) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= characters else flat[: characters - 1] + "…"
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def duration(seconds: float) -> str:

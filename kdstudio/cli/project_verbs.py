@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from kdstudio.cli.output import JsonFlag, ProjectPath, duration, opened, show
+from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, opened, show
 from kdstudio.errors import BadInput
+from kdstudio.models.endpoint import base_url
+from kdstudio.models.model_folder import folder_teacher
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.models.teacher_file import gguf_teacher
 from kdstudio.project import Project
@@ -18,6 +20,7 @@ from kdstudio.project.exchange import FORMATS, export_file, import_file, report_
 from kdstudio.project.table import RowQuery, RowTable
 
 KINDS = {"prompts": "prompt", "responses": "response", "preferences": "preference"}
+_STATUSES = ("accepted", "pending", "rejected")
 teacher_app = typer.Typer(help="The project's teachers.", no_args_is_help=True)
 
 
@@ -60,10 +63,10 @@ def import_(
     mapping = dict(_pair(item) for item in map_ or [])
     with opened(project) as target:
         report = import_file(target, file, kind=kind_of(as_) if as_ else None, mapping=mapping or None)
-    text = f"{report.rows:,} rows imported, {report.rejected:,} rejected"
-    show(
-        report_as_dict(report), as_json=json, text=text + (f" (see {report.reject_file})" if report.reject_file else "")
-    )
+    text = f"{counted(report.rows, 'row')} imported, {report.rejected:,} rejected"
+    text += f" (see {report.reject_file})" if report.reject_file else ""
+    text += f", {report.duplicates:,} there already" if report.duplicates else ""
+    show(report_as_dict(report), as_json=json, text=text)
 
 
 def _pair(item: str) -> tuple[str, str]:
@@ -90,7 +93,7 @@ def rows(
 
 
 def _query(kind: Any, text: str) -> RowQuery:
-    status = text if text in ("pending", "accepted", "rejected") else ""
+    status = text if text in _STATUSES else ""
     tag = text.removeprefix("tag:") if text.startswith("tag:") else ""
     return RowQuery(kind=kind, status=status, tag=tag, search="" if status or tag else text)
 
@@ -109,11 +112,13 @@ def dataset(
     json: JsonFlag = False,
 ) -> None:
     """Export rows to a file that other programs read."""
+    if status not in (*_STATUSES, "any"):
+        raise BadInput("Unknown status", f"{status!r} is none.", f"Known: {', '.join(_STATUSES)}, any.")
     if format_ not in FORMATS:
         raise BadInput("Unknown format", f"There is no format {format_!r}.", f"Known: {', '.join(FORMATS.keys())}.")
     with opened(project, read_only=True) as source:
         count = export_file(source, out, format_, kind=kind_of(kind), status="" if status == "any" else status)
-    show({"rows": count, "file": str(out)}, as_json=json, text=f"{count:,} rows written to {out}")
+    show({"rows": count, "file": str(out)}, as_json=json, text=f"{counted(count, 'row')} written to {out}")
 
 
 def teacher_add(
@@ -136,18 +141,21 @@ def teacher_add(
     capabilities: dict[str, Any] = {}
     if gguf:
         spec, capabilities = gguf_teacher(name, gguf)
+    elif hf:
+        spec, capabilities = folder_teacher(name, hf)
     elif url:
+        base_url(url)  # what is no URL is refused now, not at the first question
         if not model:
             raise BadInput("Which model?", f"The endpoint {url} needs a model name.", "Add --model NAME.")
         spec = TeacherSpec(name, "openai", url=url, model=model, key_name=key_name)
     else:
-        folder = Path(str(hf or script))
-        if not folder.exists():
-            raise BadInput("The teacher is not there", f"{folder} does not exist.", "Check the path.")
-        spec = TeacherSpec(name, "huggingface" if hf else "scripted", path=str(folder.resolve()))
+        file = Path(str(script))
+        if not file.is_file():
+            raise BadInput("The script is not there", f"{file} is no file.", "Check the path.")
+        spec = TeacherSpec(name, "scripted", path=str(file.resolve()))
     with opened(project) as target:
         target.teachers.add(spec, capabilities)
-    show({"teacher": asdict(spec), "capabilities": capabilities}, as_json=json, text=f"Added {name} ({spec.kind})")
+    show({"teacher": asdict(spec), "capabilities": capabilities}, as_json=json, text=f"Added {spec.name} ({spec.kind})")
 
 
 def teacher_list(project: ProjectPath, json: JsonFlag = False) -> None:

@@ -11,7 +11,7 @@ import typer
 from kdstudio import recipe as recipes
 from kdstudio import secrets
 from kdstudio.catalogue.training import ExportTable
-from kdstudio.cli.output import JsonFlag, ProjectPath, duration, follow, opened, say, show
+from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
 from kdstudio.errors import BadInput
 from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.jobs.supervisor import Supervisor
@@ -37,8 +37,11 @@ def register(app: typer.Typer) -> None:
         app.command(name)(verb)
 
 
-def teacher_of(project: Project, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A teacher's description and its secrets. An empty name takes the only teacher there is."""
+def teacher_of(project: Project, name: str, ask: str = "Add --teacher NAME") -> tuple[dict[str, Any], dict[str, str]]:
+    """A teacher's description and its secrets. An empty name takes the only teacher there is.
+
+    Raises `BadInput`; `ask` is how this verb is told which of several.
+    """
     known = project.teachers.list()
     if not name and len(known) == 1:
         spec = known[0].spec
@@ -46,8 +49,8 @@ def teacher_of(project: Project, name: str) -> tuple[dict[str, Any], dict[str, s
         names = ", ".join(item.spec.name for item in known)
         raise BadInput(
             "Which teacher?",
-            f"The project has {len(known)} teachers.",
-            f"Add --teacher NAME ({names})." if known else _ADD,
+            f"The project has {len(known) or 'no'} teachers.",
+            f"{ask} ({names})." if known else _ADD,
         )
     else:
         spec = project.teachers.get(name).spec
@@ -124,7 +127,9 @@ def elicit(
             detach=detach,
         )
     if not json and not detach:
-        text = f"{result.get('rows', 0):,} rows, {result.get('tokens', 0):,} tokens"
+        text = f"{counted(result.get('rows', 0), 'row')}, {result.get('tokens', 0):,} tokens"
+        if rejected := result.get("rejected", 0):
+            text += f", {rejected:,} rejected (see: kdstudio rows PROJECT --filter rejected --json)"
         show(result, as_json=False, text=f"{text} at {result.get('tokens_per_second', 0):,.1f} tokens/s")
 
 
@@ -171,7 +176,8 @@ def train(
 def training_parameters(project: Project, chosen: recipes.TrainingRecipe) -> tuple[dict[str, Any], dict[str, str]]:
     """The frozen parameters of a training job, and its secrets."""
     needs_teacher = chosen.teacher.name or chosen.student.source == "teacher"
-    spec, keys = teacher_of(project, chosen.teacher.name) if needs_teacher else ({}, {})
+    ask = "Set teacher.name in the recipe, or add --set teacher.name=NAME"
+    spec, keys = teacher_of(project, chosen.teacher.name, ask) if needs_teacher else ({}, {})
     return {"recipe": chosen.model_dump(mode="json"), "recipe_hash": recipes.recipe_hash(chosen), "teacher": spec}, keys
 
 

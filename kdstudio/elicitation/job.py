@@ -26,9 +26,6 @@ from kdstudio.teachers.opening import open_teacher
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
 
-if TYPE_CHECKING:
-    from kdstudio.jobs.child import Job
-
 PAID_KINDS = ("openai",)
 
 
@@ -49,7 +46,7 @@ def run(job: Job) -> dict[str, Any]:
         if not prompts:
             raise KnownError(
                 "There is nothing to ask",
-                "No prompt matches, or all have an answer of this teacher to this recipe and seed.",
+                "The project has no prompt that matches, or all have this teacher's answer to this recipe and seed.",
                 "Import prompts, or ask again with another recipe, another seed or more samples.",
             )
         return _Elicitation(job, pipeline, spec, project, prompts).run()
@@ -190,15 +187,19 @@ class _Elicitation:
             return
         commonest = "; ".join(f"{count:,} × {reason}" for reason, count in self._fallen.most_common(3))
         if self._last_error and not self._rows and not self._tokens and self._job.continues():
-            raise KnownError(
-                "The teacher answered nothing", commonest, "Test the teacher on the Teachers page, then resume the run."
-            )
+            raise KnownError("The teacher answered nothing", commonest, _MEND)
         count = self._fallen.total()
         self._job.warn(
             f"{count:,} {'row was' if count == 1 else 'rows were'} dropped",
             commonest,
-            "Their answers are in the journal.",
+            "What was answered is kept in the run's journal.",
         )
+
+
+_MEND = (
+    "Mend that (Test on the Teachers page shows whether a teacher answers), then resume the run: "
+    "it asks only what has no answer yet."
+)
 
 
 def _chain(first: Request, rest: Iterator[Request]) -> Iterator[Request]:

@@ -10,6 +10,7 @@ from typing import Any
 from kdstudio.catalogue.steps import EmitStep, SampleStep
 from kdstudio.elicitation.flow import asks_for, check_flow, place_of
 from kdstudio.elicitation.steps import BINDERS, Executor, FallenError, Passage, emit_row, require_question
+from kdstudio.errors import in_one_line
 from kdstudio.project import Prompt
 from kdstudio.recipe import ElicitationRecipe
 from kdstudio.teachers.base import Completion, Request, Sampling
@@ -88,7 +89,7 @@ class Pipeline:
         """Go on with a row whose question was answered."""
         passage, step = ask.passage, self._steps[ask.index]
         if completion.finish_reason == "error":
-            reason = " ".join(completion.error.split()) or "the teacher failed"
+            reason = in_one_line(completion.error) or "the teacher failed"
             yield self._fallen(passage.prompt_id, step.type, reason, ask.index + 1)
             return
         if isinstance(step, SampleStep):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ipaddress
 import queue
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 
 from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.endpoint import base_url, is_local
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import openai_failures as failures
 from kdstudio.teachers.background_loop import BackgroundLoop, StopWatch
@@ -178,37 +177,6 @@ async def _serve(exchange: Exchange, request: Request, items: queue.SimpleQueue[
         items.put(await exchange.ask(request, show if streams else None))
     except Exception as error:  # noqa: BLE001 -- raised in the caller's thread
         items.put(error)
-
-
-def base_url(url: str) -> str:
-    """The URL as the SDK wants it: a bare host gets /v1, a pasted full path loses what the SDK adds itself.
-
-    Raises `BadInput` for what is no http or https URL with a host.
-    """
-    trimmed = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(trimmed)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise BadInput(
-            "This is not a URL",
-            f"{url!r} is not http:// or https:// followed by a host.",
-            "For example http://localhost:11434/v1",
-        )
-    for tail in ("/chat/completions", "/completions", "/models"):
-        trimmed = trimmed.removesuffix(tail)
-    return trimmed if urlsplit(trimmed).path.strip("/") else f"{trimmed.rstrip('/')}/v1"
-
-
-def is_local(url: str) -> bool:
-    """Whether a URL means this very machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.endswith(".localhost")
 
 
 @functools.cache

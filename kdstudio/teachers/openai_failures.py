@@ -18,6 +18,7 @@ MAXIMUM_WAIT = 120.0
 REACH_HINT = "Check that the server runs, and its URL: for Ollama http://localhost:11434/v1"
 _RETRIED = (408, 409, 425, 429)
 _REFUSED = (401, 402, 403, 404)
+_MEANINGS = {429: " (too many requests)", 500: " (the server failed)", 503: " (the server is overloaded)"}
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra (field|input)|not (permitted|allowed)|deprecated"
     r"|cannot both be",
@@ -117,7 +118,7 @@ def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
     elif is_transport(error):
         text = f"{spec.url} cannot be reached or broke off ({_cause(error)})"
     elif status_of(error):
-        text = f"status {status_of(error)}: {_message(error)}"
+        text = f"status {status_of(error)}{_MEANINGS.get(status_of(error), '')}: {_message(error)}"
     elif isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
         text = f"{spec.url} reported: {_message(error)}"
     else:
@@ -152,10 +153,11 @@ def refusal(error: BaseException, spec: TeacherSpec, key: str) -> KnownError | N
 
 
 def _key_refused(status: int, spec: TeacherSpec, key: str) -> KnownError:
-    hint = "Enter the key again on the Teachers page, or name the environment variable that holds it."
     if key:
+        hint = "Enter the key again on the Teachers page, or correct the environment variable that holds it."
         return KnownError("The endpoint refused the key", f"{spec.url} answered {status} to {spec.key_name!r}.", hint)
     missing = f", and no key called {spec.key_name!r} was found" if spec.key_name else ""
+    hint = "Add the teacher again with its key (in a terminal: --key-name and the variable that holds it)."
     return KnownError("The endpoint asks for a key", f"{spec.url} answered {status}{missing}.", hint)
 
 

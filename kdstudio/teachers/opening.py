@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdstudio.errors import KnownError
+from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Teacher
@@ -24,7 +24,7 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str]) -> Teacher:
 
             return ScriptedTeacher(spec)
         case _:
-            raise KnownError(
+            raise BadInput(
                 "This teacher does not answer",
                 f"{spec.name} is a Hugging Face folder: it teaches beside the student, in training with dense signals.",
                 "Add the model as a GGUF file to ask it, or to store its signals.",
@@ -32,10 +32,10 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str]) -> Teacher:
 
 
 def tokenizer_of(teacher: Teacher) -> Tokenizer:
-    """The tokenizer of a local teacher. Raises `KnownError` for one whose token ids are not known here."""
+    """The tokenizer of a local teacher. Raises `BadInput` for one whose token ids are not known here."""
     tokenizer: Tokenizer | None = getattr(teacher, "tokenizer", None)
     if tokenizer is None:
-        raise KnownError(
+        raise BadInput(
             "This teacher's tokens are not known",
             "It answers in text; the ids behind it stay with it.",
             "Use a GGUF teacher where signals are needed.",

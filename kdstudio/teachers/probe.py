@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from kdstudio.errors import KnownError
+from kdstudio.errors import KnownError, in_one_line
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.opening import open_teacher
@@ -96,7 +96,7 @@ def _judged(job: Job, completion: Completion | None, seconds: float) -> dict[str
     if completion.finish_reason == "error":
         raise KnownError(
             "The teacher did not answer",
-            " ".join(completion.error.split()),
+            in_one_line(completion.error),
             "Check the server or the file, then test again.",
         )
     if not (completion.text.strip() or completion.reasoning.strip()):

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kdstudio.errors import KnownError
+from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import Dropped, Event
 from kdstudio.models.conversation import Conversation, Tokenizer, encode_conversation
 from kdstudio.models.spec import TeacherSpec
@@ -81,14 +81,14 @@ def run(job: SignalsJob) -> dict[str, Any]:
     """Store signals for accepted responses. Parameters: `teacher`, `top_k` (50), `limit` (0 is all).
 
     Returns rows, tokens, seconds, tokens_per_second, captured_mass (0..1), bytes_per_token, new_rows, left_out. Raises
-    `KnownError` when the teacher cannot score text.
+    `BadInput` when the teacher cannot score text.
     """
     spec = TeacherSpec(**job.parameters["teacher"])
     top_k = max(1, min(int(job.parameters.get("top_k") or DEFAULT_TOP_K), MAXIMUM_TOP_K))
     teacher = open_teacher(spec, job.secrets)
     try:
         if not teacher.capabilities.top_k_log_probs:
-            raise KnownError(
+            raise BadInput(
                 "This teacher cannot score text",
                 f"{spec.name} gives no log-probs of given tokens.",
                 "Use a GGUF teacher, or train on its answers alone.",

@@ -21,7 +21,7 @@ from kdstudio.project.teachers import StoredTeacher
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.teachers import TeachersPage
 from kdstudio.ui.session import Session
-from kdstudio.ui.widgets.teacher_endpoint import EndpointDialog, is_local, url_fault
+from kdstudio.ui.widgets.teacher_endpoint import EndpointDialog, url_fault
 from kdstudio.ui.widgets.teacher_words import abilities_of, facts_of
 from tests.gui.conftest import Click
 from tests.tiny import tiny_model
@@ -374,14 +374,8 @@ def test_abilities_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "fine"), [("http://a/v1", True), ("ftp://a", False), ("a:80", False), ("https://", False)]
+    ("url", "fine"),
+    [("http://a/v1", True), ("ftp://a", False), ("a:80", False), ("https://", False), ("http://[", False)],
 )
 def test_addresses(url: str, fine: bool) -> None:
     assert (url_fault(url) == "") == fine
-
-
-def test_local_addresses() -> None:
-    assert is_local("http://localhost:1")
-    assert is_local("http://127.0.0.1:1")
-    assert is_local("http://[::1]:1")
-    assert not is_local("http://example.org")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +10,8 @@ from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QCompleter, QFormLayout, QHBoxLayout, QLabel, QLineEdit, QVBoxLayout, QWidget
 
 from kdstudio import secrets
-from kdstudio.errors import KnownError
+from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.endpoint import base_url, is_local
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
@@ -53,19 +53,11 @@ _TEST_KEY = "kdstudio connection test"
 
 def url_fault(url: str) -> str:
     """Why this is no address; "" when it is one."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        base_url(url)
+    except BadInput:
         return "An address starts with http:// or https:// and names a host."
     return ""
-
-
-def is_local(url: str) -> bool:
-    """Whether an address is on this machine."""
-    host = urlsplit(url.strip()).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class EndpointDialog(Sheet):

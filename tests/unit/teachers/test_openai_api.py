@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from kdstudio.errors import BadInput, KnownError
+from kdstudio.models.endpoint import base_url, is_local
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import background_loop, openai_exchange
 from kdstudio.teachers.base import Completion, Request, Sampling
-from kdstudio.teachers.openai_api import OpenAITeacher, base_url, is_local
+from kdstudio.teachers.openai_api import OpenAITeacher
 from tests.loopback import Asked, Fault, Loopback, closed_port
 
 # A connection that is cancelled while it begins leaves anyio's inner coroutine unawaited; nothing is left open.

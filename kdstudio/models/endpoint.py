@@ -1,0 +1,42 @@
+"""The address of an OpenAI-compatible endpoint: what is one, how it is written, and whether it is this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from kdstudio.errors import BadInput
+
+
+def base_url(url: str) -> str:
+    """The URL as the SDK wants it: a bare host gets /v1, a pasted full path loses what the SDK adds itself.
+
+    Raises `BadInput` for what is no http or https URL with a host.
+    """
+    trimmed = url.strip().rstrip("/")
+    try:
+        parts = urlsplit(trimmed)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise BadInput(
+            "This is not a URL",
+            f"{url!r} is not http:// or https:// followed by a host.",
+            "For example http://localhost:11434/v1",
+        )
+    for tail in ("/chat/completions", "/completions", "/models"):
+        trimmed = trimmed.removesuffix(tail)
+    return trimmed if urlsplit(trimmed).path.strip("/") else f"{trimmed.rstrip('/')}/v1"
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL means this very machine; what is no URL does not."""
+    try:
+        host = urlsplit(url.strip()).hostname or ""
+    except ValueError:
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.endswith(".localhost")
