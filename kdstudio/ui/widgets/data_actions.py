@@ -38,8 +38,8 @@ class RowActions(QObject):
 
     def decide(self, status: Status, reason: str = "") -> None:
         """Give the chosen rows a status, and go on to the next row."""
-        ids = list(self._table.chosen_ids())
-        if ids:
+        ids = self._table.chosen_ids()
+        if len(ids):
             self._set_status(ids, status, reason)
             self._table.advance()
 
@@ -83,8 +83,8 @@ class RowActions(QObject):
     def copy(self) -> None:
         """Put the chosen rows on the clipboard: headings and whole texts, as a spreadsheet takes them."""
         project = self._session.project
-        ids = list(self._table.chosen_ids())
-        if project is None or not ids:
+        ids = self._table.chosen_ids()
+        if project is None or not len(ids):
             return
         task = background(as_table, project, self._table.rows.kind, ids[:COPIED_ROWS], owner=self)
         task.done.connect(lambda text: self._copied(text, len(ids)))

@@ -77,6 +77,8 @@ def test_bulk_decisions_are_counted_and_undone(project: Project, table: RowTable
     assert list(table.ids(RowQuery("prompt", status="rejected"))) == list(chosen)
     assert project.history.undo()
     assert project.rows.prompt(chosen[0]).reason == ""
+    assert project.rows.set_status("prompt", (item for item in chosen), "accepted") == len(chosen)
+    assert project.history.undo() == f"Accept {len(chosen)} rows"
 
 
 def test_the_whole_comes_out_again_and_is_known_when_it_comes_back(project: Project, tmp_path: Path) -> None:
