@@ -1,7 +1,8 @@
-"""The window's first paint, and a table of a million rows."""
+"""The window's first paint, and a table of a million rows: how fast it is, and how long it stops the window."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import statistics
@@ -49,8 +50,8 @@ def first_paint() -> Iterator[Figure]:
 
 
 def million_rows() -> Iterator[Figure]:
-    """Import, open, jump, search, decide on a million rows."""
-    from kdstudio.project import Project
+    """Import, open, jump, search a million rows; then give each an answer, and act on those in the window."""
+    from kdstudio.project import NewResponse, Project
     from kdstudio.project.exchange import import_file
     from kdstudio.project.table import RowQuery, RowTable
 
@@ -99,3 +100,27 @@ def million_rows() -> Iterator[Figure]:
                 "off the window's thread",
             )
         table.close()
+        project.rows.add_responses(
+            NewResponse(1 + number, f"Once a {' '.join(generator.choices(words, k=9))} {number}", tokens=number % 97)
+            for number in range(ROWS)
+        )
+    yield from _gaps(folder / "million.kdstudio")
+
+
+def _gaps(project: Path) -> Iterator[Figure]:
+    """The longest gap of the window's event loop in each action on the project's answers."""
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "KDSTUDIO_HOME": tempfile.mkdtemp()}
+    command = [sys.executable, "-m", "tests.benchmarks.gaps", str(project)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as window:
+        for line in window.stdout or ():
+            said = json.loads(line)
+            yield Figure(
+                f"longest gap of the window's event loop, {said['work']} ({said['queued']:.0f} ms without a core)",
+                said["gap"],
+                "ms",
+                "<= 100 ms",
+                said["idle"],
+                "an idle process meanwhile",
+            )
+    if window.returncode:
+        raise subprocess.CalledProcessError(window.returncode, command)
