@@ -23,6 +23,8 @@ from kdstudio.catalogue.training import (
     ExportTable,
     ObjectiveTable,
     OptimizerTable,
+    RewardTable,
+    RolloutTable,
     RunTable,
     StudentTable,
     TeacherTable,
@@ -81,6 +83,8 @@ class TrainingRecipe(Params):
     student: StudentTable = StudentTable()
     data: DataTable = DataTable()
     teacher: TeacherTable = TeacherTable()
+    rollout: RolloutTable = RolloutTable()
+    reward: RewardTable = RewardTable()
     objective: tuple[ObjectiveTable, ...] = Field((ObjectiveTable(name="forward_kl"),), min_length=1)
     optimizer: OptimizerTable = OptimizerTable()
     run: RunTable = RunTable()

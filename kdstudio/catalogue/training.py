@@ -43,13 +43,21 @@ class StudentTable(Params):
         False, description="Before training, fit each kept layer to the work of those left out after it (no gradients)."
     )
     freeze_embeddings: bool = Field(False, description="Leave embedding and head as they are: less work in each step.")
-    adapter: Literal["full", "lora"] = Field(
+    adapter: Literal["full", "lora", "dora", "qlora"] = Field(
         "full",
-        description="Train all weights, or low-rank adapters (LoRA).",
-        json_schema_extra={"full": "All weights", "lora": "Low-rank adapters (LoRA)"},
+        description="Train all weights, or low-rank adapters; qlora keeps the rest in 4 bits (CUDA).",
+        json_schema_extra={
+            "full": "All weights",
+            "lora": "Low-rank adapters (LoRA)",
+            "dora": "LoRA with magnitudes (DoRA)",
+            "qlora": "LoRA over 4-bit weights (QLoRA)",
+        },
     )
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the LoRA matrices.")
     lora_alpha: float = Field(32.0, gt=0, le=1024, description="LoRA scale; the update is multiplied by alpha / rank.")
+    gradient_checkpointing: bool = Field(
+        False, description="Keep fewer activations and compute them again: half the memory for a third more time."
+    )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout in front of the LoRA matrices.")
 
 
@@ -61,6 +69,9 @@ class DataTable(Params):
     held_out: float = Field(0.1, ge=0, le=0.5, description="Share of the prompts held out, drawn by the run's seed.")
     limit: int = Field(
         0, ge=0, description="Use at most this many training rows; 0 uses all.", json_schema_extra={"zero": "all"}
+    )
+    reasoning: Literal["leave_out", "think_tags"] = Field(
+        "leave_out", description="think_tags: reasoning is learnt too, in front of the response, between <think> tags."
     )
     maximum_tokens: int = Field(1024, ge=8, le=131072, description="Longer conversations are left out and listed.")
 
@@ -75,6 +86,51 @@ class TeacherTable(Params):
         json_schema_extra={"stored": "Stored: top-k with tail", "dense": "Dense: the teacher beside it"},
     )
     top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
+
+
+class RolloutTable(Params):
+    """The student's own answers to training prompts, made while it trains."""
+
+    share: float = Field(
+        0.0, ge=0, le=1, description="Share of the steps on own answers; 0: none, or all where an objective needs them."
+    )
+    source: Literal["student", "teacher_mixed", "interleaved"] = Field(
+        "student",
+        description="student: alone; teacher_mixed: both together (MiniLLM); interleaved: the teacher corrects it.",
+        json_schema_extra={
+            "student": "The student alone",
+            "teacher_mixed": "Student and teacher mixed",
+            "interleaved": "The teacher corrects tokens",
+        },
+    )
+    samples: int = Field(1, ge=1, le=64, description="Answers to each prompt; rewards compare those of one prompt.")
+    max_tokens: int = Field(64, ge=1, le=8192, description="An answer longer than this is cut off.")
+    temperature: float = Field(1.0, gt=0, le=2, description="1 samples as the student would; smaller is safer.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share.")
+    teacher_share: float = Field(0.2, ge=0, le=1, description="teacher_mixed: the teacher's share in each token.")
+    keep_top: int = Field(25, ge=1, le=1000, description="interleaved: tokens among the teacher's likeliest are kept.")
+    replay: Literal["off", "adaptive"] = Field(
+        "off", description="adaptive: own answers are kept and used again, as DistiLLM does."
+    )
+    capacity: int = Field(1000, ge=1, le=100_000, description="Own answers that are kept for replay.")
+    steps_each: int = Field(1, ge=1, le=16, description="Optimiser steps on each round of answers (PPO's epochs).")
+
+
+class RewardTable(Params):
+    """What an own answer is worth."""
+
+    kind: Literal["overlap", "teacher_log_prob", "judge", "reward_model", "length", "pattern"] = Field(
+        "overlap",
+        description="overlap with the accepted response; the teacher's log-prob, or its score as a judge; "
+        "a trained reward model; closeness to a length; a pattern.",
+    )
+    run: str = Field("", description="reward_model: the run that trained it.")
+    rubric: str = Field(
+        "Is this a good answer? Rate it from 1 (bad) to 5 (excellent). Say the number only.",
+        description="judge: what the teacher is asked about an answer.",
+    )
+    target_tokens: int = Field(32, ge=1, le=8192, description="length: the length that earns most.")
+    pattern: str = Field("", description="pattern: a regular expression; an answer in which it is found earns 1.")
 
 
 class ObjectiveTable(Params):
@@ -104,6 +160,9 @@ class OptimizerTable(Params):
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean of gradients.")
     beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the mean of squared gradients.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled decay of matrices (not of norms and biases).")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Keep a running mean of the weights with this decay, and take it as the student."
+    )
     clip_norm: float = Field(1.0, ge=0, description="Gradients are scaled down to this norm; 0 leaves them alone.")
 
 

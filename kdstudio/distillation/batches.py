@@ -28,21 +28,39 @@ class Batch:
     """One forward pass of B rows and N response tokens in all.
 
     `input_ids` [B, L] padded on the right, without the shared prefix; `where` [N] the places in the flattened [B * L]
-    whose hidden state predicts a response token; `labels` [N] those tokens; `rows` the examples' indices.
+    whose hidden state predicts a response token; `labels` [N] those tokens; `owner` [N] which of the B rows each
+    belongs to; `rows` the examples' indices (-1 for answers made in this run), `examples` themselves.
     """
 
     input_ids: Tensor
     where: Tensor
     labels: Tensor
+    owner: Tensor
     rows: tuple[int, ...]
+    examples: tuple[Example, ...]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(self.input_ids.to(device), self.where.to(device), self.labels.to(device), self.rows)
+        input_ids, where, labels, owner = (
+            part.to(device) for part in (self.input_ids, self.where, self.labels, self.owner)
+        )
+        return Batch(input_ids, where, labels, owner, self.rows, self.examples)
+
+    def of_rows(self, values: Sequence[float]) -> Tensor:
+        """[B] one number for each row, on the batch's device."""
+        return torch.tensor(list(values), dtype=torch.float32, device=self.labels.device)
+
+    def mean_of_rows(self, values: Tensor) -> Tensor:
+        """[B] the mean of [N] values over each row's tokens."""
+        return self.sum_of_rows(values) / self.sum_of_rows(torch.ones_like(values))
+
+    def sum_of_rows(self, values: Tensor) -> Tensor:
+        """[B] the sum of [N] values over each row's tokens."""
+        return values.new_zeros(len(self.examples)).index_add(0, self.owner, values)
 
 
 class BatchPlan:
-    """The steps over examples of the given `lengths` (tokens)."""
+    """The steps over units of the given `lengths` (tokens): rows, or the responses of a preference together."""
 
     def __init__(self, lengths: Sequence[int], *, rows_per_batch: int, accumulation: int, seed: int) -> None:
         self._lengths = np.asarray(lengths, np.int64)
@@ -74,11 +92,12 @@ class BatchPlan:
 
 
 def collate(examples: Sequence[Example], rows: Sequence[int], prefix: int = 0) -> Batch:
-    """Pad the examples `rows` into one batch, leaving out their first `prefix` tokens.
+    """Pad the examples `rows` into one batch, leaving out their first `prefix` tokens."""
+    return pad([examples[row] for row in rows], tuple(rows), prefix)
 
-    The last response token is a label only: nothing is predicted from it.
-    """
-    chosen = [examples[row] for row in rows]
+
+def pad(chosen: Sequence[Example], rows: tuple[int, ...], prefix: int = 0) -> Batch:
+    """Pad examples into one batch. The last response token is a label only: nothing is predicted from it."""
     width = max(example.tokens - 1 - prefix for example in chosen)
     input_ids = np.zeros((len(chosen), width), np.int64)
     where: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
@@ -90,9 +109,9 @@ def collate(examples: Sequence[Example], rows: Sequence[int], prefix: int = 0) -
     labels = np.concatenate([example.response_ids for example in chosen]).astype(np.int64)
     if not len(labels):
         raise BugError("a batch has nothing to learn: its mask is empty")
-    return Batch(
-        torch.from_numpy(input_ids), torch.from_numpy(np.concatenate(where)), torch.from_numpy(labels), tuple(rows)
-    )
+    owner = np.repeat(np.arange(len(chosen)), [len(example.response_ids) for example in chosen])
+    places, tokens = torch.from_numpy(np.concatenate(where)), torch.from_numpy(labels)
+    return Batch(torch.from_numpy(input_ids), places, tokens, torch.from_numpy(owner), rows, tuple(chosen))
 
 
 def shared_prefix(examples: Sequence[Example]) -> int:

@@ -22,14 +22,16 @@ from kdstudio import files
 from kdstudio.distillation.randomness import random_state, restore_random_state
 from kdstudio.students.tensor_file import write_tensors
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
-MANIFEST_NAME, WEIGHTS_NAME, OPTIMIZER_NAME, RANDOM_NAME = (
+MANIFEST_NAME, WEIGHTS_NAME, OPTIMIZER_NAME, RANDOM_NAME, EXTRA_NAME = (
     "manifest.json",
     "weights.safetensors",
     "optimizer.safetensors",
     "random.safetensors",
+    "learning.safetensors",
 )
+TENSOR_FILES = (WEIGHTS_NAME, OPTIMIZER_NAME, RANDOM_NAME, EXTRA_NAME)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Checkpoint:
     progress: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     random: dict[str, Any] = field(default_factory=dict)
+    learning: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoint_bytes(parameters: Mapping[str, Tensor]) -> int:
@@ -57,10 +60,13 @@ def save_checkpoint(
     recipe: str,
     progress: dict[str, Any],
     versions: dict[str, str],
+    learning: dict[str, Any] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Save the state after `step` steps below `root`, then remove all but the newest two.
 
-    `parameters`: the trainable ones by name, in the optimiser's order; `recipe`: the hash of what is being trained.
+    `parameters`: the trainable ones by name, in the optimiser's order; `recipe`: the hash of what is being trained;
+    `learning` and `extra`: what objectives must find again, as numbers and as tensors.
     Raises `KnownError` with the bytes that are missing when the disk is full; the earlier checkpoints stay.
     """
     needed = checkpoint_bytes(parameters)
@@ -72,6 +78,7 @@ def save_checkpoint(
         write_tensors(weights, temporary / WEIGHTS_NAME)
         write_tensors(_optimizer_tensors(parameters, optimizer), temporary / OPTIMIZER_NAME)
         write_tensors(states, temporary / RANDOM_NAME)
+        write_tensors(dict(extra or {}), temporary / EXTRA_NAME)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -79,12 +86,13 @@ def save_checkpoint(
             "progress": progress,
             "versions": versions,
             "random": numbers,
-            "sha256": {name: _sha256(temporary / name) for name in (WEIGHTS_NAME, OPTIMIZER_NAME, RANDOM_NAME)},
+            "learning": learning or {},
+            "sha256": {name: _sha256(temporary / name) for name in TENSOR_FILES},
         }
         (temporary / MANIFEST_NAME).write_text(json.dumps(manifest), "utf-8")
     for old in _folders(root)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    return Checkpoint(folder, step, progress, versions, numbers)
+    return Checkpoint(folder, step, progress, versions, numbers, learning or {})
 
 
 def newest_checkpoint(root: Path, recipe: str) -> tuple[Checkpoint | None, list[str]]:
@@ -96,22 +104,22 @@ def newest_checkpoint(root: Path, recipe: str) -> tuple[Checkpoint | None, list[
         if fault:
             faults.append(f"{folder.name}: {fault}")
             continue
-        return Checkpoint(
-            folder, int(manifest["step"]), manifest["progress"], manifest["versions"], manifest["random"]
-        ), faults
+        kept = (manifest[name] for name in ("progress", "versions", "random", "learning"))
+        return Checkpoint(folder, int(manifest["step"]), *kept), faults
     return None, faults
 
 
 def restore_checkpoint(
     checkpoint: Checkpoint, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-) -> None:
-    """Put weights, optimiser and random states back, in place."""
+) -> dict[str, Tensor]:
+    """Put weights, optimiser and random states back, in place; returns the `extra` tensors."""
     stored = load_file(checkpoint.folder / WEIGHTS_NAME)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(stored[name])
     _restore_optimizer(load_file(checkpoint.folder / OPTIMIZER_NAME), parameters, optimizer)
     restore_random_state(checkpoint.random, load_file(checkpoint.folder / RANDOM_NAME))
+    return dict(load_file(checkpoint.folder / EXTRA_NAME))
 
 
 def _folders(root: Path) -> list[Path]:
@@ -131,7 +139,7 @@ def _verified(folder: Path, recipe: str) -> tuple[str, dict[str, Any]]:
         for name, expected in manifest["sha256"].items():
             if _sha256(folder / name) != expected:
                 return f"{name} is damaged", {}
-        complete = {"step", "progress", "versions", "random"} <= set(manifest)
+        complete = {"step", "progress", "versions", "random", "learning"} <= set(manifest)
         return ("", manifest) if complete else ("its manifest is incomplete", {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"it cannot be read ({type(error).__name__})", {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,16 @@ from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer, encode_conversation
 
 Ids = npt.NDArray[np.int32]
+_WEIGHT = re.compile(r"weight:\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation in tokens: `prompt_ids` are read, `response_ids` (with the end of the turn) are learnt."""
+    """One conversation in tokens: `prompt_ids` are read, `response_ids` (with the end of the turn) are learnt.
+
+    `group` and `score` belong to a preference: the responses of one group are compared. `rationale` counts the tokens
+    of the response that are reasoning. `own`: the student wrote it. `spans` are the bytes of each response token.
+    """
 
     prompt_id: int
     response_id: int
@@ -26,6 +32,17 @@ class Example:
     prompt: str
     response: str
     tags: tuple[str, ...] = ()
+    group: int = 0
+    score: float = 0.0
+    rationale: int = 0
+    own: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
+    reference: str = ""
+
+    @property
+    def weight(self) -> float:
+        """What a `weight:0.5` tag says; 1 without one."""
+        return next((float(tag[7:]) for tag in self.tags if _WEIGHT.fullmatch(tag)), 1.0)
 
     @property
     def tokens(self) -> int:
@@ -42,6 +59,20 @@ class SourceRow:
     messages: tuple[dict[str, Any], ...]
     text: str
     tags: tuple[str, ...] = ()
+    reasoning: str = ""
+    group: int = 0
+    score: float = 0.0
+    reference: str = ""
+
+    @property
+    def learnt(self) -> str:
+        """The text to be learnt: the reasoning between tags, where there is any, and the answer."""
+        return f"{self.thought}{self.text}"
+
+    @property
+    def thought(self) -> str:
+        """The reasoning as it is written in front of the answer; "" without any."""
+        return f"<think>\n{self.reasoning}\n</think>\n\n" if self.reasoning else ""
 
 
 def encode_rows(
@@ -54,7 +85,7 @@ def encode_rows(
     examples: list[Example] = []
     too_long: list[int] = []
     for row in rows:
-        conversation = encode_conversation(tokenizer, row.messages, row.text)
+        conversation = encode_conversation(tokenizer, row.messages, row.learnt)
         if not conversation.response_ids or not conversation.prompt_ids:
             raise BadInput(
                 "A row has nothing to learn",
@@ -73,9 +104,20 @@ def encode_rows(
                 last_user_text(row.messages),
                 row.text,
                 row.tags,
+                row.group,
+                row.score,
+                _rationale(conversation.spans, row.thought),
+                spans=tuple(conversation.spans),
+                reference=row.reference,
             )
         )
     return examples, too_long
+
+
+def _rationale(spans: Sequence[tuple[int, int]], thought: str) -> int:
+    """How many tokens end within the reasoning in front of the answer."""
+    end = len(thought.encode())
+    return sum(stop <= end for _, stop in spans) if end else 0
 
 
 def last_user_text(messages: Sequence[dict[str, Any]]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from kdstudio.distillation.batches import Batch
+from kdstudio.distillation.inner_states import InnerStates, Watch, padding_mask, watching
 
 
 class Embedded:
@@ -44,6 +45,20 @@ class Embedded:
         if self._table.grad is None:
             self._table.grad = torch.zeros_like(self._table)
         self._table.grad.index_add_(0, self._ids, self._leaf.grad)
+
+
+def watched_hidden(
+    network: PreTrainedModel, batch: Batch, embedded: Embedded, watch: Watch
+) -> tuple[Tensor, InnerStates | None]:
+    """As `response_hidden`, with the inner states that are watched. Relations need whole rows: no shared prefix."""
+    if not watch:
+        return response_hidden(network, batch, embedded), None
+    with watching(network, watch, batch.where) as kept:
+        hidden = response_hidden(network, batch, embedded)
+    shared = embedded.prefix.shape[1]
+    lengths = [example.tokens - 1 - shared for example in batch.examples]
+    kept.mask = padding_mask(lengths, batch.input_ids.shape[1], hidden.device)
+    return hidden, kept
 
 
 def response_hidden(network: PreTrainedModel, batch: Batch, embedded: Embedded) -> Tensor:

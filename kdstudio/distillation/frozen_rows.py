@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdstudio import files
+from kdstudio.catalogue.training import DataTable
 from kdstudio.distillation.examples import SourceRow
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.project import Project
@@ -18,31 +19,58 @@ from kdstudio.project import Project
 ROWS_NAME = "rows.jsonl"
 
 
-def frozen_rows(run_folder: Path, project_folder: Path, status: str) -> list[SourceRow]:
+def frozen_rows(run_folder: Path, project_folder: Path, table: DataTable, *, preferences: bool) -> list[SourceRow]:
     """The rows of this run, read from the project and frozen at the first call.
 
-    `status`: "accepted", or "any" for all that were not rejected. Raises `BadInput` when there are none.
+    With `preferences` each candidate of a preference is a row of its group. Raises `BadInput` when there are none.
     """
     path = run_folder / ROWS_NAME
     if not path.is_file():
-        rows = list(_project_rows(project_folder, status))
+        read = _preference_rows if preferences else _response_rows
+        rows = list(read(project_folder, table))
         if not rows:
-            raise BadInput(
-                "There are no rows to train on",
-                "The project has no accepted responses." if status == "accepted" else "The project has no responses.",
-                "Elicit or import responses, then accept them on the Data page.",
-            )
+            raise _nothing("preferences of two or more" if preferences else "responses", table.status)
         with files.atomic_file(path, "w") as stream:
             for row in rows:
                 stream.write(json.dumps(dataclasses.asdict(row)) + "\n")
     return list(_read(path))
 
 
-def _project_rows(project_folder: Path, status: str) -> Iterator[SourceRow]:
+def _nothing(what: str, status: str) -> BadInput:
+    return BadInput(
+        "There are no rows to train on",
+        f"The project has no {'accepted ' if status == 'accepted' else ''}{what}.",
+        "Elicit or import some, then accept them on the Data page.",
+    )
+
+
+def _response_rows(project_folder: Path, table: DataTable) -> Iterator[SourceRow]:
     with Project.open(project_folder, read_only=True) as project:
-        for prompt, response in project.rows.pairs(status=status):
+        for prompt, response in project.rows.pairs(status=table.status):
             if response.status != "rejected":
-                yield SourceRow(prompt.id, response.id, tuple(prompt.messages), response.text, tuple(prompt.tags))
+                yield SourceRow(
+                    prompt.id,
+                    response.id,
+                    tuple(prompt.messages),
+                    response.text,
+                    tuple(prompt.tags),
+                    response.reasoning if table.reasoning == "think_tags" else "",
+                    reference=prompt.reference,
+                )
+
+
+def _preference_rows(project_folder: Path, table: DataTable) -> Iterator[SourceRow]:
+    """Candidates of every preference that can teach something: two different scores, and no empty text among them."""
+    with Project.open(project_folder, read_only=True) as project:
+        for row in project.rows.preferences(status=table.status):
+            usable = len(set(row.scores)) > 1 and all(text.strip() for text in row.candidates)
+            if row.status == "rejected" or not usable:
+                continue
+            prompt = project.rows.prompt(row.prompt_id)
+            for text, score in zip(row.candidates, row.scores, strict=True):
+                yield SourceRow(
+                    prompt.id, row.id, tuple(prompt.messages), text, tuple(prompt.tags), group=row.id, score=score
+                )
 
 
 def _read(path: Path) -> Iterator[SourceRow]:
@@ -50,9 +78,7 @@ def _read(path: Path) -> Iterator[SourceRow]:
         with path.open(encoding="utf-8") as stream:
             for line in stream:
                 row = json.loads(line)
-                yield SourceRow(
-                    row["prompt_id"], row["response_id"], tuple(row["messages"]), row["text"], tuple(row["tags"])
-                )
+                yield SourceRow(**{**row, "messages": tuple(row["messages"]), "tags": tuple(row["tags"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KnownError(
             "The run's rows cannot be read", f"{path}: {error}", "Start the training anew: this run cannot go on."

@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from transformers import logging as transformers_logging
 
 from kdstudio import files, settings
-from kdstudio.catalogue.objectives import Signal
+from kdstudio.catalogue.objectives import TEACHER_SIGNALS, Signal
 from kdstudio.distillation.checkpoint import KEPT, checkpoint_bytes
 from kdstudio.distillation.devices import make_accelerator
 from kdstudio.distillation.examples import SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
-from kdstudio.distillation.objectives import needed_signals
+from kdstudio.distillation.objectives import needed_signals, reads_preferences
 from kdstudio.distillation.randomness import stream_seed
 from kdstudio.distillation.reporter import TrainingJob
 from kdstudio.distillation.rows import TrainingRows, split_rows
@@ -40,7 +40,7 @@ def run(job: TrainingJob) -> dict[str, Any]:
     teacher = local_teacher(job.parameters.get("teacher") or {})
     _require_teacher(recipe, job.parameters.get("teacher") or {}, teacher)
     accelerator = make_accelerator(recipe.run)
-    sources = frozen_rows(job.run_folder, job.project_folder, recipe.data.status)
+    sources = frozen_rows(job.run_folder, job.project_folder, recipe.data, preferences=reads_preferences(recipe))
     student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
     rows = _rows(job, recipe, student, sources)
     _require_space(job, student)
@@ -51,6 +51,7 @@ def run(job: TrainingJob) -> dict[str, Any]:
         described = {"run": job.run_folder.name, "recipe_hash": recipe_hash(recipe), "title": recipe.recipe.title}
         measured = {"steps": outcome.steps, "held_out": outcome.held_out}
         student.save(job.run_folder / STUDENT_NAME, {**described, **measured})
+        trainer.save_own_weights(job.run_folder / STUDENT_NAME)
     described = {"run": job.run_folder.name, "parameters": student.description["parameters"]}
     return {**_result(outcome, rows, side), **described}
 
@@ -65,7 +66,7 @@ def _require_space(job: TrainingJob, student: Student) -> None:
 
 
 def _require_teacher(recipe: TrainingRecipe, described: dict[str, Any], teacher: Path | None) -> None:
-    if Signal.TEACHER_SIGNAL not in needed_signals(recipe.objective) or teacher is not None:
+    if not needed_signals(recipe.objective) & TEACHER_SIGNALS or teacher is not None:
         return
     names = ", ".join(table.name for table in recipe.objective)
     if not described:
@@ -90,7 +91,8 @@ def _rows(job: TrainingJob, recipe: TrainingRecipe, student: Student, sources: l
             f"With their prompts they pass {limit:,} tokens; responses {named} are left out.",
             "Raise data.maximum_tokens, or split these rows.",
         )
-    return split_rows(examples, recipe.data, recipe.run.seed)
+    whole = recipe.student.gradient_checkpointing or Signal.ATTENTION in needed_signals(recipe.objective)
+    return split_rows(examples, recipe.data, recipe.run.seed, share_prefix=not whole)
 
 
 def _versions(accelerator: Accelerator) -> dict[str, str]:

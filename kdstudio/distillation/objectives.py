@@ -1,48 +1,31 @@
-"""Binds the catalogue's objectives to functions, and weighs several into one loss.
+"""Binds the catalogue's objectives to code, and weighs several into one loss.
 
-An objective is a function (student logits [N, V], targets of N tokens, its parameters) -> nats per token [N]. The
-training loop knows none of them by name.
+The training loop knows none of them by name: it hands each a pass and takes back parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdstudio.catalogue.objectives import OBJECTIVES, Signal
+from kdstudio.catalogue.objectives import OBJECTIVES, TEACHER_SIGNALS, Signal
 from kdstudio.catalogue.training import ObjectiveTable
-from kdstudio.distillation.divergences import DIVERGENCES, sparse
-from kdstudio.distillation.supervised import cross_entropy
-from kdstudio.distillation.targets import DenseTarget, Targets
-from kdstudio.errors import BugError
+from kdstudio.distillation.bound import cross_level, inner_level, policy_level, row_level, token_level
+from kdstudio.distillation.bound.base import Binder, Bound, Setting
+from kdstudio.distillation.inner_states import Watch
+from kdstudio.distillation.passes import Part, Pass, Per, run_parts
+from kdstudio.recipe import TrainingRecipe
 
-ObjectiveFunction = Callable[..., Tensor]
-
-
-def _supervised(student_logits: Tensor, targets: Targets, **parameters: Any) -> Tensor:
-    return cross_entropy(student_logits, targets.labels, **parameters)
-
-
-def _divergence(name: str) -> ObjectiveFunction:
-    def objective(student_logits: Tensor, targets: Targets, **parameters: Any) -> Tensor:
-        teacher = targets.teacher
-        if teacher is None:
-            raise BugError(f"{name} was asked for without a teacher signal")
-        if isinstance(teacher, DenseTarget):
-            return DIVERGENCES[name](student_logits, teacher.logits(), **parameters)
-        return sparse(name, student_logits, teacher.ids, teacher.log_probs, teacher.tail_log_prob, **parameters)
-
-    return objective
-
-
-FUNCTIONS: dict[str, ObjectiveFunction] = {
-    "supervised": _supervised,
-    **{name: _divergence(name) for name in DIVERGENCES},
+BINDERS: dict[str, Binder] = {
+    **token_level.BINDERS,
+    **cross_level.BINDERS,
+    **inner_level.BINDERS,
+    **row_level.BINDERS,
+    **policy_level.BINDERS,
 }
-"""The function behind each key of the catalogue."""
+"""The code behind each key of the catalogue."""
 
 
 def needed_signals(tables: Iterable[ObjectiveTable]) -> frozenset[Signal]:
@@ -50,25 +33,79 @@ def needed_signals(tables: Iterable[ObjectiveTable]) -> frozenset[Signal]:
     return frozenset(signal for table in tables for signal in OBJECTIVES[table.name].needs)
 
 
-@dataclass(frozen=True)
+def uses_own_answers(recipe: TrainingRecipe) -> bool:
+    """Whether the student writes while it trains: an objective needs it, or the recipe asks for a share or a replay."""
+    asked = recipe.rollout.share > 0 or recipe.rollout.replay != "off"
+    return asked or Signal.ROLLOUTS in needed_signals(recipe.objective)
+
+
+def crosses_vocabularies(recipe: TrainingRecipe) -> bool:
+    """Whether every objective that reads the teacher can do so across tokenizers, on stored text."""
+    reading = [table.name for table in recipe.objective if set(OBJECTIVES[table.name].needs) & TEACHER_SIGNALS]
+    return all(name in cross_level.BINDERS for name in reading) and not uses_own_answers(recipe)
+
+
+def reads_preferences(recipe: TrainingRecipe) -> bool:
+    """Whether the rows are the project's preferences: responses that the student did not write are compared."""
+    return Signal.PREFERENCES in needed_signals(recipe.objective) and not uses_own_answers(recipe)
+
+
+@dataclass
+class Sums:
+    """What a step's passes add up to: the loss, each objective's own, and figures, divided by the counts."""
+
+    loss: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, value: float, weight: float) -> None:
+        """One objective's share."""
+        self.loss += weight * value
+        self.parts[name] = self.parts.get(name, 0.0) + value
+
+
 class WeightedObjectives:
-    """A recipe's objectives as one: sum of weight times mean over tokens."""
+    """A recipe's objectives as one. `modules` hold weights of their own, by name."""
 
-    tables: Sequence[ObjectiveTable]
-
-    def labels(self) -> tuple[str, ...]:
-        """A name for each objective's own curve; the same objective twice is numbered."""
+    def __init__(self, tables: Sequence[ObjectiveTable], setting: Setting) -> None:
+        self.tables = tuple(tables)
         names = [table.name for table in self.tables]
-        return tuple(
+        self.labels = tuple(
             name if names.count(name) == 1 else f"{name}_{names[: place + 1].count(name)}"
             for place, name in enumerate(names)
         )
+        self.bound: tuple[Bound, ...] = tuple(BINDERS[table.name](table.parameters, setting) for table in self.tables)
+        found = {label: one.module for label, one in zip(self.labels, self.bound, strict=True)}
+        self.modules = nn.ModuleDict({label: module for label, module in found.items() if module is not None})
 
-    def __call__(self, student_logits: Tensor, targets: Targets) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Sums over tokens: the weighted loss (a scalar with gradients) and each objective's own, unweighted."""
-        parts = [FUNCTIONS[table.name](student_logits, targets, **table.parameters).sum() for table in self.tables]
-        total = sum(
-            (part * table.weight for part, table in zip(parts[1:], self.tables[1:], strict=True)),
-            start=parts[0] * self.tables[0].weight,
-        )
-        return total, tuple(part.detach() for part in parts)
+    def watch(self) -> tuple[Watch, Watch]:
+        """What all of them together keep of the student's and the teacher's passes."""
+        ours, theirs = zip(*(one.watch() for one in self.bound), strict=True)
+        return _joined(ours), _joined(theirs)
+
+    def prepare(self, view: Pass) -> dict[str, Tensor]:
+        """What they keep of a round of own answers while it is new."""
+        made: dict[str, Tensor] = {}
+        for one in self.bound:
+            made |= one.prepare(view)
+        return made
+
+    def run(self, view: Pass, counts: dict[Per, int], sums: Sums, *, backward: bool = True) -> None:
+        """Add a pass's share of the loss to `sums`, and its gradients to the leaves of the pass."""
+        parts: list[tuple[Part, float]] = []
+        names: list[str] = []
+        for label, table, one in zip(self.labels, self.tables, self.bound, strict=True):
+            for part in one.read(view):
+                parts.append((part, table.weight))
+                names.append(label)
+        for name, (part, weight), value in zip(
+            names, parts, run_parts(view, parts, counts, backward=backward), strict=True
+        ):
+            sums.add(name, float(value), weight)
+            for figure, found in part.figures.items():
+                sums.figures[figure] = sums.figures.get(figure, 0.0) + float(found) / counts[part.per]
+
+
+def _joined(watches: Sequence[Watch]) -> Watch:
+    layers = sorted({layer for watch in watches for layer in watch.layers})
+    return Watch(tuple(layers), any(watch.relations for watch in watches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +19,22 @@ _GROUP_ROWS = 16
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """`examples`, of which the first `count` are trained on and the others held out; `prefix` [P] all prompts share."""
+    """`examples`, of which the first `count` are trained on and the others held out; `prefix` [P] all prompts share.
+
+    `units` are what a step counts: a training row each, or the responses of one preference.
+    """
 
     examples: tuple[Example, ...]
     count: int
     prefix: Tensor
+
+    @functools.cached_property
+    def units(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the training rows by unit."""
+        units: dict[int, list[int]] = {}
+        for row in self.training:
+            units.setdefault(self.examples[row].group or -row - 1, []).append(row)
+        return tuple(map(tuple, units.values()))
 
     @property
     def training(self) -> range:
@@ -52,8 +64,12 @@ class TrainingRows:
         return [tuple(ordered[first : first + _GROUP_ROWS]) for first in range(0, len(ordered), _GROUP_ROWS)]
 
 
-def split_rows(examples: Sequence[Example], table: DataTable, seed: int) -> TrainingRows:
-    """Divide examples as the recipe says. Raises `BadInput` when nothing is left to train on or no row has the tag."""
+def split_rows(examples: Sequence[Example], table: DataTable, seed: int, *, share_prefix: bool = True) -> TrainingRows:
+    """Divide examples as the recipe says. Raises `BadInput` when nothing is left to train on or no row has the tag.
+
+    `share_prefix` false: every row is read whole, as whatever looks at the prompt's own tokens needs.
+    """
+    examples = _whole_groups(examples)
     if table.held_out_tag:
         held = [example for example in examples if table.held_out_tag in example.tags]
         rest = [example for example in examples if table.held_out_tag not in example.tags]
@@ -67,7 +83,7 @@ def split_rows(examples: Sequence[Example], table: DataTable, seed: int) -> Trai
         drawn = held_out_prompts([example.prompt_id for example in examples], table.held_out, seed)
         held = [example for example in examples if example.prompt_id in drawn]
         rest = [example for example in examples if example.prompt_id not in drawn]
-    rest = rest[: table.limit] if table.limit else rest
+    rest = _whole_groups(rest[: table.limit]) if table.limit else rest
     if not rest:
         raise BadInput(
             "There is nothing to train on",
@@ -75,5 +91,13 @@ def split_rows(examples: Sequence[Example], table: DataTable, seed: int) -> Trai
             "Accept more responses, or hold out fewer.",
         )
     chosen = (*rest, *held)
-    prefix = torch.from_numpy(chosen[0].prompt_ids[: shared_prefix(chosen)].astype("int64"))
-    return TrainingRows(chosen, len(rest), prefix)
+    shared = shared_prefix(chosen) if share_prefix else 0
+    return TrainingRows(chosen, len(rest), torch.from_numpy(chosen[0].prompt_ids[:shared].astype("int64")))
+
+
+def _whole_groups(examples: Sequence[Example]) -> list[Example]:
+    """Without preferences of which too little is left to compare: a response was too long, or behind the limit."""
+    scores: dict[int, set[float]] = {}
+    for example in examples:
+        scores.setdefault(example.group, set()).add(example.score)
+    return [example for example in examples if not example.group or len(scores[example.group]) > 1]

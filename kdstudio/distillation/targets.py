@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kdstudio.distillation.forward import head_logits
+from kdstudio.distillation.kernels import label_log_probs
 from kdstudio.teachers.signals import SparseSignal
 
 
@@ -23,20 +24,33 @@ class DenseTarget:
         with torch.no_grad():
             return head_logits(self.hidden, self.head)
 
+    def logits_of(self, rows: slice) -> Tensor:
+        """[n, V] of some tokens, in float32."""
+        return self[rows].logits()
+
+    def label_log_probs(self, labels: Tensor) -> Tensor:
+        """[N] log p(label)."""
+        return label_log_probs(self.hidden, self.head, labels)
+
     def __getitem__(self, rows: slice) -> DenseTarget:
         return DenseTarget(self.hidden[rows], self.head)
 
 
 @dataclass(frozen=True)
 class SparseTarget:
-    """A stored top-k signal as tensors: `ids` [N, k] int64, `log_probs` [N, k], `tail_log_prob` [N]."""
+    """A stored top-k signal as tensors: `ids` [N, k] int64, `log_probs` [N, k], the tail's and the labels' [N]."""
 
     ids: Tensor
     log_probs: Tensor
     tail_log_prob: Tensor
+    label_log_prob: Tensor
+
+    def label_log_probs(self, labels: Tensor) -> Tensor:  # noqa: ARG002 - the dense signal reads it
+        """[N] log p(label), as it was stored for these very labels."""
+        return self.label_log_prob
 
     def __getitem__(self, rows: slice) -> SparseTarget:
-        return SparseTarget(self.ids[rows], self.log_probs[rows], self.tail_log_prob[rows])
+        return SparseTarget(self.ids[rows], self.log_probs[rows], self.tail_log_prob[rows], self.label_log_prob[rows])
 
 
 def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:
@@ -45,6 +59,7 @@ def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:
         torch.from_numpy(signal.ids.astype("int64")).to(device),
         torch.from_numpy(signal.log_probs.astype("float32")).to(device),
         torch.from_numpy(signal.tail_log_prob.astype("float32")).to(device),
+        torch.from_numpy(signal.label_log_prob.astype("float32")).to(device),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from kdstudio.catalogue.objectives import Signal
+from kdstudio.catalogue.objectives import RUNNING_TEACHER, TEACHER_SIGNALS, Signal
 from kdstudio.distillation.calibration import Calibration, calibration
+from kdstudio.distillation.cross_target import CrossTeacher
 from kdstudio.distillation.examples import SourceRow
-from kdstudio.distillation.objectives import needed_signals
+from kdstudio.distillation.objectives import crosses_vocabularies, needed_signals, uses_own_answers
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.reporter import Reporter, TrainingJob
 from kdstudio.distillation.rows import TrainingRows
@@ -39,13 +40,17 @@ CACHE_BYTES = 1 << 30
 class TeacherSide:
     """`source`: what objectives read; `judge`: what held-out rows are measured against; `network`: kept for a refit.
 
-    `again`: the run reads its rows more than once, so that what the teacher says of them is worth keeping.
+    `running`: the teacher beside the student for the whole run, where inner states or own answers are asked of it, with
+    its `config`. `again`: the run reads its rows more than once, so that what the teacher says of them is worth
+    keeping.
     """
 
-    source: SignalSource | None = None
+    source: SignalSource | CrossTeacher | None = None
     judge: SignalSource | None = None
     network: PreTrainedModel | None = None
     again: bool = False
+    running: DenseTeacher | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
     def refit(
         self, job: Reporter, student: Student, rows: TrainingRows, accelerator: Accelerator
@@ -88,7 +93,7 @@ class TeacherSide:
         missing = dense.unknown(rows.training)
         if missing and self.again and dense.cache_bytes(missing) <= CACHE_BYTES:
             dense.remember(missing, going_on=_going_on(job, "rows", stage="teacher"))
-        if not dense.unknown(rows.training):
+        if not dense.unknown(rows.training) and self.running is None:
             dense.forget_body()
 
 
@@ -106,26 +111,21 @@ def teacher_side(
     Raises `KnownError` when the objectives need a signal that cannot be had: missing from the vault, another
     vocabulary, an architecture that torch does not know here.
     """
-    needed = Signal.TEACHER_SIGNAL in needed_signals(recipe.objective)
+    needs = needed_signals(recipe.objective)
+    running = _must_run(recipe, needs)
+    needed = bool(needs & TEACHER_SIGNALS) or running
     if teacher is None:
         return TeacherSide()
-    try:
-        if student.source != teacher:
-            require_same_vocabulary(open_tokenizer(teacher), student.tokenizer, sources)
-    except BadInput:
-        if needed:
-            raise
+    different = _difference(student, teacher, sources)
+    if different is not None and needed and crosses_vocabularies(recipe):
+        return _cross(job, student, teacher, rows, sources, accelerator)
+    if different is not None and needed:
+        raise different
+    if different is not None:
         return TeacherSide()  # learning from text alone is what such a pair is for
     stored: SignalSource | None = None
-    if needed and recipe.teacher.signals == "stored":
-        if teacher.is_dir():
-            raise KnownError(
-                "This teacher's signals cannot be stored",
-                f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
-                'Set teacher.signals = "dense", or take a GGUF file of the same model.',
-            )
-        vault = Vault(job.project_folder / "vault")
-        stored = StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k)
+    if needed and not running and recipe.teacher.signals == "stored":
+        stored = _stored(job, recipe, teacher, rows)
     must = (needed and stored is None) or recipe.student.refit
     if not must and not (rows.held_out and fits_in_memory(teacher)):
         return TeacherSide(stored, stored)
@@ -137,12 +137,69 @@ def teacher_side(
         return TeacherSide(stored, stored)
     network = assemble(config, state, teacher.name)
     dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast)
-    visits = planned_steps(recipe, rows.count) * recipe.run.rows_per_batch * recipe.run.accumulation
+    visits = planned_steps(recipe, len(rows.units)) * recipe.run.rows_per_batch * recipe.run.accumulation
     again, kept = visits > rows.count, network if recipe.student.refit else None
-    side = TeacherSide(stored or (dense if needed else None), dense, kept, again)
+    side = TeacherSide(stored or (dense if needed else None), dense, kept, again, dense if running else None, config)
+    if running:
+        return side
     # A refit reads the training rows anyway: what the teacher says of them is kept then.
     remember_rows(job, dense, rows, training=side.source is dense, again=again and kept is None)
     return side
+
+
+def _difference(student: Student, teacher: Path, sources: Sequence[SourceRow]) -> BadInput | None:
+    """Why the two do not share a vocabulary; None if they do."""
+    if student.source == teacher:
+        return None
+    try:
+        require_same_vocabulary(open_tokenizer(teacher), student.tokenizer, sources)
+    except BadInput as found:
+        return found
+    return None
+
+
+def _stored(job: TrainingJob, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows) -> StoredSignals:
+    if teacher.is_dir():
+        raise KnownError(
+            "This teacher's signals cannot be stored",
+            f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
+            'Set teacher.signals = "dense", or take a GGUF file of the same model.',
+        )
+    return StoredSignals(Vault(job.project_folder / "vault"), rows, fingerprint(teacher), recipe.teacher.top_k)
+
+
+def _cross(
+    job: TrainingJob,
+    student: Student,
+    teacher: Path,
+    rows: TrainingRows,
+    sources: Sequence[SourceRow],
+    accelerator: Accelerator,
+) -> TeacherSide:
+    """A teacher of another vocabulary: it reads the rows in its own tokens. No divergence measures such a pair."""
+    config, state = load_source(teacher)
+    network = assemble(config, state, teacher.name)
+    device, precision = accelerator.device, accelerator.autocast
+    found = CrossTeacher(network, open_tokenizer(teacher), student.tokenizer, rows, sources, device, precision)
+    job.warn(
+        "Teacher and student have different vocabularies",
+        f"{found.aligned_share():.0%} of the text aligns by its bytes; the held-out measure is the text alone.",
+        "This is what the chosen objective is for.",
+    )
+    return TeacherSide(found, config=config)
+
+
+def _must_run(recipe: TrainingRecipe, needs: frozenset[Signal]) -> bool:
+    """Whether the teacher must run beside the student: what it says cannot be known before."""
+    own = bool(needs & TEACHER_SIGNALS) and uses_own_answers(recipe)
+    mixed = uses_own_answers(recipe) and recipe.rollout.source != "student"
+    judged = Signal.REWARDS in needs or (Signal.PREFERENCES in needs and uses_own_answers(recipe))
+    return (
+        bool(needs & RUNNING_TEACHER)
+        or own
+        or mixed
+        or (judged and recipe.reward.kind in ("judge", "teacher_log_prob"))
+    )
 
 
 def local_teacher(described: Mapping[str, Any]) -> Path | None:

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from kdstudio.distillation.batches import Batch
-from kdstudio.distillation.forward import Embedded, head_weight, response_hidden
+from kdstudio.distillation.forward import Embedded, head_weight, response_hidden, watched_hidden
+from kdstudio.distillation.inner_states import InnerStates, Watch
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target
-from kdstudio.errors import KnownError, Stopped
+from kdstudio.errors import BugError, KnownError, Stopped
 from kdstudio.teachers.signals import SparseSignal, concatenate
 from kdstudio.teachers.vault import Vault
 
@@ -109,6 +110,19 @@ class DenseTeacher:
         """Those of `rows` that are not remembered."""
         return [row for row in rows if row not in self._hidden]
 
+    def look(self, batch: Batch, watch: Watch) -> tuple[DenseTarget, InnerStates | None]:
+        """Run the batch now and keep the inner states that are watched."""
+        with torch.no_grad(), self._precision():
+            network = self.network()
+            hidden, kept = watched_hidden(network, batch, Embedded(network, batch, self._prefix), watch)
+        return DenseTarget(hidden.float(), self._head), kept
+
+    def network(self) -> PreTrainedModel:
+        """The network itself, for what only a running teacher can do. Raises `BugError` once its body was freed."""
+        if self._network is None:
+            raise BugError("the teacher's body was freed, but it is asked to run")
+        return self._network
+
     def forget_body(self) -> None:
         """Free everything but the head; from now on only remembered rows can be read."""
         self._network = None
@@ -120,7 +134,6 @@ class DenseTeacher:
         return DenseTarget(self._run(batch), self._head)
 
     def _run(self, batch: Batch) -> Tensor:
-        if self._network is None:
-            raise KeyError("the teacher's body was freed, but a row is asked for that it never read")
         with torch.no_grad(), self._precision():
-            return response_hidden(self._network, batch, Embedded(self._network, batch, self._prefix)).float()
+            network = self.network()
+            return response_hidden(network, batch, Embedded(network, batch, self._prefix)).float()

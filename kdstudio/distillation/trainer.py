@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,26 +17,32 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kdstudio.distillation.batches import BatchPlan
+from kdstudio.distillation.averaging import WeightAverage
+from kdstudio.distillation.batches import Batch, BatchPlan
 from kdstudio.distillation.checkpoint import Checkpoint as Saved
 from kdstudio.distillation.checkpoint import newest_checkpoint, restore_checkpoint, save_checkpoint
-from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
-from kdstudio.distillation.held_out import HeldOut, measure, token_pieces
-from kdstudio.distillation.objectives import WeightedObjectives
+from kdstudio.distillation.experience import Experience, StepRows
+from kdstudio.distillation.forward import Embedded, watched_hidden
+from kdstudio.distillation.held_out import measure
+from kdstudio.distillation.inner_states import Watch
+from kdstudio.distillation.learning import Learning
+from kdstudio.distillation.objectives import Sums
+from kdstudio.distillation.passes import Per
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.randomness import seed_everything
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import greedy_answers, sample_examples, text_of
 from kdstudio.distillation.schedule import learning_rate
-from kdstudio.distillation.targets import Targets
 from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import Checkpoint, Metric, Sample
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student
+from kdstudio.students.tensor_file import write_tensors
 
 CHECKPOINTS_NAME = "checkpoints"
+OWN_WEIGHTS_NAME = "objective.safetensors"
 
 
 @dataclass
@@ -68,17 +75,20 @@ class Trainer:
         self._job, self._recipe, self._hash, self._rows, self._student = job, recipe, recipe_hash, rows, student
         self._accelerator, self._side, self._versions = accelerator, side, versions
         self._network = student.model.to(accelerator.device)
-        self._parameters = {name: item for name, item in self._network.named_parameters() if item.requires_grad}
+        self._learning = Learning(job, recipe, student, rows, accelerator, side)
+        named = [*self._network.named_parameters(), *self._learning.objectives.modules.named_parameters("objective")]
+        self._parameters = {name: item for name, item in named if item.requires_grad}
         self._optimizer = _optimizer(self._parameters, recipe)
-        self._objectives = WeightedObjectives(recipe.objective)
+        self._average = WeightAverage(self._parameters, recipe.optimizer.ema)
         run = recipe.run
-        self._plan = BatchPlan(
-            [rows.examples[row].tokens for row in rows.training],
+        plan = BatchPlan(
+            [rows.tokens(unit) for unit in rows.units],
             rows_per_batch=run.rows_per_batch,
             accumulation=run.accumulation,
             seed=run.seed,
         )
-        self._total = planned_steps(recipe, rows.count)
+        self._experience = Experience(rows, plan, accelerator.device, self._learning.answers, self._prepare)
+        self._total = planned_steps(recipe, len(rows.units))
         self._prefix = rows.prefix.to(accelerator.device)
         self._samples = sample_examples(rows.examples, rows.held_out)
         self._checkpoints = job.run_folder / CHECKPOINTS_NAME
@@ -96,19 +106,29 @@ class Trainer:
             self._refit()  # under LoRA a checkpoint holds the adapters alone, so their base is made again
         elif self._recipe.student.refit:
             self._side.recall(self._job, self._student, self._rows, self._accelerator)
+        self._learning.begin()
         if found is not None:
-            restore_checkpoint(found, self._parameters, self._optimizer)
+            extra = restore_checkpoint(found, self._parameters, self._optimizer)
+            self._average.restore(extra)
+            self._learning.restore(found.learning, extra)
             self._outcome = Outcome(steps=found.step, **found.progress)
             self._saved = found.step
         self._network.train()
         while self._outcome.steps < self._total:
-            if not self._job.continues():
+            if self._experience.boundary(self._outcome.steps) and not self._job.continues():
                 if self._outcome.steps:
                     self._save()
                 break
             self._one(self._outcome.steps)
         self._network.train(False)
+        self._average.keep()
         return self._outcome
+
+    def save_own_weights(self, folder: Path) -> None:
+        """Beside the student, the weights that belong to an objective (a reward model's head), if there are any."""
+        own = {name: item.detach().contiguous() for name, item in self._learning.objectives.modules.named_parameters()}
+        if own:
+            write_tensors(own, folder / OWN_WEIGHTS_NAME)
 
     def _refit(self) -> None:
         """Give the student its better start.
@@ -128,88 +148,100 @@ class Trainer:
     def _one(self, step: int) -> None:
         """One optimiser step with all that is due after it."""
         began = time.perf_counter()
-        values = self._step(step)
-        tokens = sum(self._rows.tokens(rows) for rows in self._plan.step(step))
+        taken = self._experience.step(step, self._total)
+        values = self._step(step, taken)
         seconds = time.perf_counter() - began
         outcome, run = self._outcome, self._recipe.run
-        outcome.steps, outcome.tokens, outcome.seconds = step + 1, outcome.tokens + tokens, outcome.seconds + seconds
+        outcome.steps, outcome.tokens, outcome.seconds = (
+            step + 1,
+            outcome.tokens + taken.tokens,
+            outcome.seconds + seconds,
+        )
         outcome.loss = values["loss"]
-        values |= {"tokens_per_second": tokens / seconds, "memory_bytes": float(_memory(self._accelerator.device))}
+        values |= {
+            "tokens_per_second": taken.tokens / seconds,
+            "memory_bytes": float(_memory(self._accelerator.device)),
+        }
         self._job.emit(Metric(step + 1, values))
         self._job.progress(step + 1, self._total, unit="steps", tokens=outcome.tokens, stage="train")
+        self._learning.watch(step + 1, values)
         last = step + 1 == self._total
         if self._rows.held_out and (last or (step + 1) % run.evaluate_every == 0):
             self._measure(step + 1)
-        if not last and (step + 1) % run.checkpoint_every == 0:
+        if not last and (step + 1) % run.checkpoint_every == 0 and self._experience.boundary(step + 1):
             self._save()
 
-    def _step(self, step: int) -> dict[str, float]:
+    def _step(self, step: int, taken: StepRows) -> dict[str, float]:
         """Forward, backward and update over one step's rows; returns its metrics."""
-        batches = self._plan.step(step)
-        count = sum(self._rows.response_tokens(rows) for rows in batches)
-        sums = torch.zeros(1 + len(self._recipe.objective), dtype=torch.float64)
-        for rows in batches:
-            sums += self._backward(rows, count)
-        loss, *parts = (sums / count).tolist()
+        sums, counts, share = Sums(), taken.counts, step / self._total
+        for place, batch in enumerate(taken.batches):
+            self._backward(batch, counts, share, taken.extras[place] if taken.extras else {}, sums)
         table = self._recipe.optimizer
         rate = learning_rate(step, self._total, table)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         norm = float(self._accelerator.clip_grad_norm_(list(self._parameters.values()), table.clip_norm or math.inf))
-        if not math.isfinite(loss) or not math.isfinite(norm):
+        if not math.isfinite(sums.loss) or not math.isfinite(norm):
             raise KnownError(
                 "The loss is no longer a number",
-                f"At step {step + 1} it became {loss}, with gradients of norm {norm}.",
+                f"At step {step + 1} it became {sums.loss}, with gradients of norm {norm}.",
                 "Lower optimizer.learning_rate, lengthen its warm-up, or clip more; then start again.",
             )
         self._optimizer.step()
         self._optimizer.zero_grad()
-        values = {"loss": loss, "learning_rate": rate, "grad_norm": norm}
-        return values | {f"loss_{name}": part for name, part in zip(self._objectives.labels(), parts, strict=True)}
+        self._average.update(step + 1)
+        values = {"loss": sums.loss, "learning_rate": rate, "grad_norm": norm, **sums.figures}
+        return values | {f"loss_{name}": part for name, part in sums.parts.items()}
 
-    def _backward(self, rows: tuple[int, ...], count: int) -> Tensor:
-        """Add the gradients of one forward pass, weighed by its share of the step's `count` tokens; returns loss sums.
-
-        The head and its loss run in pieces of tokens, each with its own backward pass, so that a long batch over a
-        large vocabulary needs no more memory than a short one.
-        """
-        batch = self._rows.batch(rows, self._accelerator.device)
+    def _backward(
+        self, batch: Batch, counts: dict[Per, int], share: float, extras: dict[str, Tensor], sums: Sums
+    ) -> None:
+        """Add the gradients of one forward pass, and its share of the step's loss to `sums`."""
         embedded = Embedded(self._network, batch, self._prefix)
         with self._accelerator.autocast():
-            hidden = response_hidden(self._network, batch, embedded)
-        targets = Targets(batch.labels, None if self._side.source is None else self._side.source.target(batch))
-        head = head_weight(self._network)
-        sums = torch.zeros(1 + len(self._recipe.objective), dtype=torch.float64)
-        leaf = hidden.detach().requires_grad_()
-        for piece in token_pieces(len(targets), head.shape[0]):
-            total, parts = self._objectives(head_logits(leaf[piece], head), targets[piece])
-            self._accelerator.backward(total / count)
-            sums += torch.stack([total.detach(), *parts]).cpu().double()  # Apple's GPUs know no float64
-        torch.autograd.backward(hidden, leaf.grad)
-        embedded.backward()
-        return sums
+            hidden, inner = watched_hidden(self._network, batch, embedded, self._learning.watched[0])
+        view = self._learning.view(batch, hidden.detach().requires_grad_(), share)
+        view.inner, view.extras = None if inner is None else inner.leaves(), extras
+        self._learning.objectives.run(view, counts, sums)
+        roots, leaves = [hidden], [view.hidden]
+        if inner is not None and view.inner is not None:
+            roots, leaves = [hidden, *inner.tensors()], [view.hidden, *view.inner.tensors()]
+        reached = [(root, leaf.grad) for root, leaf in zip(roots, leaves, strict=True) if leaf.grad is not None]
+        if reached:
+            torch.autograd.backward([root for root, _ in reached], [grad.to(root.dtype) for root, grad in reached])
+            embedded.backward()
 
-    def _measure(self, step: int) -> HeldOut:
+    @torch.no_grad()
+    def _prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """What the objectives keep of a pass over new own answers."""
+        with self._accelerator.autocast():
+            hidden, _ = watched_hidden(self._network, batch, Embedded(self._network, batch, self._prefix), Watch())
+        return self._learning.prepare(batch, hidden.float())
+
+    def _measure(self, step: int) -> None:
         """Measure on the held-out rows, and let the student speak."""
         began = time.perf_counter()
         device = self._accelerator.device
-        found = measure(self._network, self._rows, self._side.judge, device, self._accelerator.autocast)
+        with self._average.applied():
+            found = measure(self._network, self._rows, self._side.judge, device, self._accelerator.autocast)
+            prompts = [example.prompt_ids.tolist() for example in self._samples]
+            with self._accelerator.autocast():
+                answers = greedy_answers(self._network, prompts, self._student.tokenizer.end_ids, device)
         self._outcome.held_out = found.values()
         self._job.emit(Metric(step, found.values()))
-        prompts = [example.prompt_ids.tolist() for example in self._samples]
-        with self._accelerator.autocast():
-            answers = greedy_answers(self._network, prompts, self._student.tokenizer.end_ids, device)
+        found.write(self._job.run_folder)
+        self._learning.after_validation(found.nll)
         for example, answer in zip(self._samples, answers, strict=True):
             text = text_of(self._student.tokenizer, answer)
             self._job.emit(Sample(step, example.prompt, text, example.response))
         self._outcome.seconds += time.perf_counter() - began
-        return found
 
     def _save(self) -> None:
         outcome = self._outcome
         if outcome.steps == self._saved:
             return
         progress = {key: value for key, value in vars(outcome).items() if key != "steps"}
+        learning, extra = self._learning.state()
         made = save_checkpoint(
             self._checkpoints,
             outcome.steps,
@@ -218,6 +250,8 @@ class Trainer:
             recipe=self._hash,
             progress=progress,
             versions=self._versions,
+            learning=learning,
+            extra={**extra, **self._average.tensors()},
         )
         self._saved = outcome.steps
         path = made.folder.relative_to(self._job.run_folder).as_posix()

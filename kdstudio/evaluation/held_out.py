@@ -9,6 +9,7 @@ from typing import Any
 
 from kdstudio.distillation.examples import Example, SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import ROWS_NAME, frozen_rows
+from kdstudio.distillation.objectives import reads_preferences
 from kdstudio.distillation.rows import split_rows
 from kdstudio.errors import BadInput
 from kdstudio.evaluation.logits import Pair
@@ -78,10 +79,12 @@ def rows_of_run(run_folder: Path, project_folder: Path, tokenizer: Tokenizer, ma
     `maximum_tokens` leaves out longer rows (0: only what the recipe leaves out).
     """
     recipe = recipe_of(run_folder)
-    sources = frozen_rows(run_folder, project_folder, recipe.data.status)
+    sources = frozen_rows(run_folder, project_folder, recipe.data, preferences=reads_preferences(recipe))
     limit = min(recipe.data.maximum_tokens, maximum_tokens or recipe.data.maximum_tokens)
     rows = split_rows(encode_rows(tokenizer, sources, limit)[0], recipe.data, recipe.run.seed)
-    held = [rows.examples[index] for index in rows.held_out]
+    held = [
+        example for example in map(rows.examples.__getitem__, rows.held_out) if not example.group or example.score > 0
+    ]
     if held:
         return _measured(held, sources, "responses of rows that were held out from training", held_out=True)
     learnt = [rows.examples[index] for index in rows.training]

@@ -1,0 +1,1 @@
+"""The catalogue's objectives bound to code, one module for each level that they read."""

@@ -1,0 +1,149 @@
+"""What the head's kernel computes at each token: terms of a loss over the student's logits, with their gradient.
+
+A term first looks at a chunk of tokens (and does its large products there), then answers for each block of that chunk:
+the student's logits [n, V] in, values [n] and gradients [n, V] out. A block is small enough for a core's cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdstudio.distillation.divergences import BlockValue, block_value, bucketed_teacher, require_sparse
+
+BlockTerm = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+"""(student logits [n, V], which it may overwrite; their rows within the chunk) -> values [n], gradients [n, V]."""
+
+
+class HeadTerm(Protocol):
+    """One term of the loss at N tokens."""
+
+    def chunk(self, rows: slice) -> BlockTerm:
+        """What answers for the blocks of these tokens."""
+        ...
+
+
+@dataclass(frozen=True)
+class LabelTerm:
+    """-log q(label): labels [N] int64. With `smoothing` e the target is (1 - e) at the label plus e / V everywhere."""
+
+    labels: Tensor
+    smoothing: float = 0.0
+
+    def chunk(self, rows: slice) -> BlockTerm:
+        """Nothing to prepare."""
+        labels = self.labels[rows].unsqueeze(-1)
+
+        def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            chosen, vocabulary = labels[part], logits.shape[-1]
+            logits = logits.sub_(logits.amax(dim=-1, keepdim=True))
+            at_label = logits.gather(-1, chosen)
+            mean = logits.mean(dim=-1, keepdim=True) if self.smoothing else None
+            mass = logits.exp_()
+            total = mass.sum(dim=-1, keepdim=True)
+            values = total.log() - (1 - self.smoothing) * at_label
+            gradient = mass.div_(total)
+            if mean is not None:
+                values -= self.smoothing * mean
+                gradient -= self.smoothing / vocabulary
+            gradient.scatter_add_(-1, chosen, torch.full_like(at_label, self.smoothing - 1))
+            return values.squeeze(-1), gradient
+
+        return block
+
+
+@dataclass(frozen=True)
+class DenseTerm:
+    """A divergence from the teacher's whole distribution; `logits(rows)` [c, V'] forms it when it is needed."""
+
+    logits: Callable[[slice], Tensor]
+    value: BlockValue
+
+    def chunk(self, rows: slice) -> BlockTerm:
+        """Form the teacher's logits of the chunk."""
+        teacher = self.logits(rows)
+        return lambda logits, part: self.value(logits, teacher[part])
+
+
+@dataclass(frozen=True)
+class SparseTerm:
+    """A divergence over k + 1 outcomes: stored ids [N, k], log_probs [N, k] and the tail's log-mass [N].
+
+    Only one exponential of the student's logits is taken: that of the tail serves its mass and its gradient.
+    """
+
+    ids: Tensor
+    log_probs: Tensor
+    tail_log_prob: Tensor
+    value: BlockValue
+
+    def chunk(self, rows: slice) -> BlockTerm:
+        """Widen the stored numbers."""
+        ids = self.ids[rows].long()
+
+        def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            chosen = ids[part]
+            at = slice(rows.start + part.start, rows.start + part.stop)
+            stored, tail = self.log_probs[at].to(logits.dtype), self.tail_log_prob[at].to(logits.dtype)
+            if chosen.shape[1] == logits.shape[1]:
+                values, inner = self.value(logits.gather(1, chosen), stored)
+                return values, torch.empty_like(logits).scatter_(1, chosen, inner)
+            logits = logits.sub_(logits.amax(dim=-1, keepdim=True))
+            head = logits.gather(1, chosen)
+            logits.scatter_(1, chosen, -torch.inf)
+            # The rest's own largest logit, so that a tail of 1e-30 keeps all its digits
+            largest = logits.amax(dim=-1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)
+            mass = logits.sub_(largest).exp_()
+            rest = mass.sum(dim=-1, keepdim=True)
+            student = torch.cat([head, rest.log() + largest], dim=-1)
+            values, inner = self.value(student, bucketed_teacher(stored, tail, whole=False))
+            share = torch.where(rest > 0, inner[:, -1:] / rest, torch.zeros_like(rest))
+            return values, mass.mul_(share).scatter_(1, chosen, inner[:, :-1])
+
+        return block
+
+
+@dataclass(frozen=True)
+class SampledTerm:
+    """`divergences.random_sampled`: the cross-entropy to draws from the teacher, as ids [N, k] and counts [N, k]."""
+
+    ids: Tensor
+    counts: Tensor
+
+    def chunk(self, rows: slice) -> BlockTerm:
+        """Turn counts into shares."""
+        ids, counts = self.ids[rows].long(), self.counts[rows].float()
+        shares = counts / counts.sum(dim=-1, keepdim=True).clamp_min(1)
+
+        def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            chosen, share = ids[part], shares[part].to(logits.dtype)
+            logits = logits.sub_(logits.amax(dim=-1, keepdim=True))
+            drawn = logits.gather(1, chosen)
+            mass = logits.exp_()
+            total = mass.sum(dim=-1, keepdim=True)
+            values = ((total.log() - drawn) * share).masked_fill(share == 0, 0.0).sum(dim=-1)
+            return values, mass.div_(total).scatter_add_(1, chosen, share.neg())
+
+        return block
+
+
+def dense_term(name: str, logits: Callable[[slice], Tensor], temperature: float = 1.0, **parameters: float) -> HeadTerm:
+    """The divergence `name` from the teacher's logits. Raises `BadInput` as `block_value` does."""
+    return DenseTerm(logits, block_value(name, temperature, **parameters))
+
+
+def sparse_term(
+    name: str,
+    ids: Tensor,
+    log_probs: Tensor,
+    tail_log_prob: Tensor,
+    temperature: float = 1.0,
+    **parameters: float,
+) -> HeadTerm:
+    """The divergence `name` from stored signals, as `divergences.sparse` defines it."""
+    require_sparse(name)
+    return SparseTerm(ids, log_probs, tail_log_prob, block_value(name, temperature, **parameters))
