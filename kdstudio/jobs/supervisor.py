@@ -71,10 +71,11 @@ class Supervisor:
         """
         with self._lock:
             same = None if anew else self._same_work(kind, parameters)
+            same = same and self._settled(same.id)
             if same is not None and same.state in ACTIVE:
                 self._watch(same.id)
                 return same.id
-            if same is not None:
+            if same is not None and same.state in BROKEN and kind in CONTINUABLE:
                 return self._launch(same.id, secrets or {}, attached=attached)
             run_id = self._project.runs.add(kind, title or kind, parameters)
             job = run_files.JobFile(kind, parameters, now(), title or kind, tuple(secrets or ()))
@@ -84,7 +85,7 @@ class Supervisor:
     def resume(self, run_id: str, *, secrets: dict[str, str] | None = None, attached: bool = False) -> str:
         """Let a paused run go on, or continue a broken one in a new process."""
         with self._lock:
-            run = self._project.runs.get(run_id)
+            run = self._settled(run_id)
             folder = self._project.runs_folder / run.id
             if run_files.process_of(folder) is not None:
                 run_files.request(folder, "run")
@@ -111,12 +112,26 @@ class Supervisor:
             news: list[tuple[str, Line]] = []
             for run_id, watched in list(self._watched.items()):
                 alive = self._alive(run_id, watched)  # asked before reading: a last line is never missed
-                while lines := watched.reader.read():
-                    fresh = self._project.runs.ingest(run_id, lines)
-                    self._settle(run_id, watched, fresh)
-                    news.extend((run_id, line) for line in fresh)
+                news.extend((run_id, line) for line in self._ingest(run_id, watched))
                 self._judge(run_id, watched, alive=alive)
             return news
+
+    def _ingest(self, run_id: str, watched: _Watched) -> list[Line]:
+        """Take in what the journal gained, and derive the run's state; returns what is new."""
+        news: list[Line] = []
+        while lines := watched.reader.read():
+            fresh = self._project.runs.ingest(run_id, lines)
+            self._settle(run_id, watched, fresh)
+            news.extend(fresh)
+        return news
+
+    def _settled(self, run_id: str) -> Run:
+        """A run as its journal leaves it: its end may have come while the project could not take it in (a full disk)."""
+        run = self._project.runs.get(run_id)
+        if run.state in ACTIVE and not self._alive(run_id, watched := self._watch(run_id)):
+            self._ingest(run_id, watched)
+            self._judge(run_id, watched, alive=False)
+        return self._project.runs.get(run_id)
 
     def attach(self) -> list[str]:
         """Watch every run that this project believes to be active, whoever started it; returns their ids."""
