@@ -16,7 +16,7 @@ from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Writte
 from kdstudio.elicitation.prompts import prompts_of
 from kdstudio.elicitation.values import with_values
 from kdstudio.errors import BadInput, BugError, KnownError
-from kdstudio.jobs.events import Answer, Dropped, Row
+from kdstudio.jobs.events import Answer, Dropped, Event, Row
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe, recipe_hash, validate_recipe
@@ -41,8 +41,9 @@ def run(job: Job) -> dict[str, Any]:
     hash_ = recipe_hash(recipe) if values else str(parameters["recipe_hash"])
     spec = TeacherSpec(**parameters["teacher"])
     pipeline = Pipeline(recipe, recipe_hash=hash_, teacher=spec.name, seed=int(parameters.get("seed", 0)))
+    begun = any(_is_answer(line.event) for line in job.earlier())
     with Project.open(job.project_folder, read_only=True) as project:
-        prompts = prompts_of(job.run_folder, project, parameters, hash_)
+        prompts = prompts_of(job.run_folder, project, parameters, hash_, begun=begun)
         if not prompts:
             raise KnownError(
                 "There is nothing to ask",
@@ -50,6 +51,10 @@ def run(job: Job) -> dict[str, Any]:
                 "Import prompts, or ask again with another recipe, another seed or more samples.",
             )
         return _Elicitation(job, pipeline, spec, project, prompts).run()
+
+
+def _is_answer(event: Event) -> bool:
+    return isinstance(event, Answer) and event.finish_reason != "error"
 
 
 class _Elicitation:
@@ -69,7 +74,7 @@ class _Elicitation:
         self._dropped: Counter[tuple[int, str, str]] = Counter()
         for line in job.earlier():
             event = line.event
-            if isinstance(event, Answer) and event.finish_reason != "error":
+            if isinstance(event, Answer) and _is_answer(event):
                 self._known[event.key] = from_event(event)
             elif isinstance(event, Row):
                 self._written.add(str(event.row.get("key")))

@@ -1,4 +1,7 @@
-"""Which prompts a run asks about: chosen once, when it begins, so that continuing it asks neither fewer nor others."""
+"""Which prompts a run asks about: chosen once, when it begins, so that continuing it asks neither fewer nor others.
+
+A run that was not answered once has not begun: a person may have mended its prompts, or only now imported some.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,15 @@ from kdstudio.project import Project
 FILE_NAME = "prompts.json"
 
 
-def prompts_of(run_folder: Path, project: Project, parameters: Mapping[str, Any], recipe_hash: str) -> list[int]:
-    """The ids of this run's prompts, in order: from its folder, or chosen now and kept there."""
+def prompts_of(
+    run_folder: Path, project: Project, parameters: Mapping[str, Any], recipe_hash: str, *, begun: bool
+) -> list[int]:
+    """The ids of this run's prompts, in order: from its folder if it has `begun`, else chosen now and kept there."""
     path = run_folder / FILE_NAME
     try:
-        kept = json.loads(path.read_text("utf-8"))["prompts"]
-        return [int(number) for number in kept]
-    except FileNotFoundError:
-        pass  # the run begins
+        kept = json.loads(path.read_text("utf-8"))["prompts"] if begun else None
+        if kept is not None:
+            return [int(number) for number in kept]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not ours or damaged: what was answered is in the journal, and is not asked again
     chosen = _choose(run_folder.name, project, parameters, recipe_hash)
