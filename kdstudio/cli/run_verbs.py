@@ -128,9 +128,10 @@ def elicit(
         )
     if not json and not detach:
         text = f"{counted(result.get('rows', 0), 'row')}, {result.get('tokens', 0):,} tokens"
+        text += f" at {result.get('tokens_per_second', 0):,.1f} tokens/s"
         if rejected := result.get("rejected", 0):
-            text += f", {rejected:,} rejected (see: kdstudio rows PROJECT --filter rejected --json)"
-        show(result, as_json=False, text=f"{text} at {result.get('tokens_per_second', 0):,.1f} tokens/s")
+            text += f"; {rejected:,} rejected (why: kdstudio rows PROJECT --filter rejected --json)"
+        show(result, as_json=False, text=text)
 
 
 def signals(
@@ -156,13 +157,13 @@ def signals(
 
 def train(
     project: ProjectPath,
-    recipe: Annotated[Path, typer.Argument(help="The training recipe, a .toml file.")],
+    recipe: Annotated[str, typer.Argument(help="A shipped training recipe's id, or a .toml file.")],
     set_: Settings = None,
     detach: Detach = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a student as the recipe says. The same recipe again continues a broken run."""
-    chosen = recipes.override(recipes.load_recipe(recipe, recipes.TrainingRecipe), set_ or [])
+    chosen = recipes.override(recipes.find_training_recipe(recipe), set_ or [])
     with opened(project) as target:
         parameters, keys = training_parameters(target, chosen)
         result = run_job_in(
