@@ -234,6 +234,28 @@ def shipped_recipes() -> dict[str, ElicitationRecipe]:
     return found
 
 
+def shipped_training_recipes() -> dict[str, TrainingRecipe]:
+    """The training recipes that come with the program, by id."""
+    folder = resources.files("kdstudio").joinpath("resources", "recipes", "training")
+    entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda item: item.name)
+    found = (parse_recipe(entry.read_text("utf-8"), TrainingRecipe, name=entry.name) for entry in entries)
+    return {recipe.recipe.id: recipe for recipe in found}
+
+
+def find_training_recipe(name: str) -> TrainingRecipe:
+    """A shipped training recipe by id, or a file by path. Raises `BadInput` when there is neither."""
+    recipes = shipped_training_recipes()
+    if name in recipes and not Path(name).exists():
+        return recipes[name]
+    if Path(name).suffix == ".toml" or Path(name).exists():
+        return load_recipe(Path(name), TrainingRecipe)
+    raise BadInput(
+        "Unknown recipe",
+        f"There is no training recipe called {name!r}.",
+        f"Known: {', '.join(recipes)}; or a .toml file.",
+    )
+
+
 def find_elicitation_recipe(name: str) -> ElicitationRecipe:
     """A shipped recipe by id, or a file by path. Raises `BadInput` when there is neither."""
     recipes = shipped_recipes()

@@ -65,9 +65,8 @@ def watching(network: PreTrainedModel, watch: Watch, where: Tensor) -> Iterator[
     layers = list(network.get_submodule("model.layers").children())
 
     def keep_output(number: int) -> object:
-        def hook(_: nn.Module, __: object, output: object) -> None:
-            state = output[0] if isinstance(output, tuple) else output
-            kept.hidden[number] = state.flatten(0, 1).index_select(0, where)  # type: ignore[union-attr]
+        def hook(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            kept.hidden[number] = output[0] if isinstance(output, tuple) else output
 
         return layers[number - 1].register_forward_hook(hook)
 
@@ -88,6 +87,8 @@ def watching(network: PreTrainedModel, watch: Watch, where: Tensor) -> Iterator[
         handles += [keep_projection(name, name[0]) for name in ("query", "key", "value")]
     try:
         yield kept
+        # Only now: a shared prefix goes through the layers first, and what it left here was overwritten by the rows
+        kept.hidden = {layer: state.flatten(0, 1).index_select(0, where) for layer, state in kept.hidden.items()}
     finally:
         for handle in handles:
             handle.remove()  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from kdstudio.distillation.passes import Pass
 from kdstudio.distillation.reference import Reference
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.reward_watch import RewardHistory, WatchLimits, watch_rewards
+from kdstudio.distillation.rewards import make_reward
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.distillation.teacher_signals import DenseTeacher
@@ -59,8 +60,6 @@ class Learning:
         self._said: set[str] = set()
 
     def _own_answers(self) -> OwnAnswers:
-        from kdstudio.distillation.rewards import make_reward
-
         accelerator, names = self._accelerator, {table.name for table in self._recipe.objective}
         shape: Shape = "against" if "spin" in names else "beside" if "contrastive_skew" in names else "alone"
         dense = self._side.running

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,14 +23,12 @@ from kdstudio.distillation.batches import Batch, pad
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.randomness import stream
 from kdstudio.distillation.reference import Reference
+from kdstudio.distillation.rewards import Judged, Reward
 from kdstudio.distillation.rollouts import Answer, generate
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import text_of
 from kdstudio.distillation.teacher_signals import Precision
 from kdstudio.models.conversation import Tokenizer
-
-if TYPE_CHECKING:
-    from kdstudio.distillation.rewards import Reward
 
 Shape = Literal["alone", "beside", "against"]
 Source = Literal["data", "fresh", "replay"]
@@ -142,8 +140,6 @@ class OwnAnswers:
         )
 
     def _scored(self, examples: Sequence[Example], answers: Sequence[Answer]) -> list[Example]:
-        from kdstudio.distillation.rewards import Judged
-
         judged = [
             Judged(
                 example.prompt_ids.tolist(),

@@ -66,7 +66,7 @@ def generate(
     size = _rows_at_once(networks, len(prompts[order[-1]]) + max(rooms))
     ends = torch.tensor(sorted(end_ids), dtype=torch.int64, device=device)
     answers: dict[int, Answer] = {}
-    with _evaluating(networks), precision():
+    with evaluating(networks), precision():
         readers = [_Reader(item, prefix, device) for item in networks]
         for first in range(0, len(order), size):
             rows = order[first : first + size]
@@ -293,7 +293,7 @@ def _rows_at_once(networks: Sequence[PreTrainedModel], tokens: int) -> int:
 
 
 @contextmanager
-def _evaluating(networks: Sequence[PreTrainedModel]) -> Iterator[None]:
+def evaluating(networks: Sequence[PreTrainedModel]) -> Iterator[None]:
     """Without dropout; afterwards the networks that were training go on with it."""
     training = [network.training for network in networks]
     try:
