@@ -16,7 +16,7 @@ from kdstudio.export.check import exportable
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.model_folder import weight_files
-from kdstudio.students.adapters import add_lora, merge_lora
+from kdstudio.students.adapters import add_adapters, merge_adapters
 from kdstudio.students.fresh import fresh_config, fresh_network
 from kdstudio.students.gguf_weights import gguf_config, load_gguf
 from kdstudio.students.load import folder_config, load_folder
@@ -39,7 +39,7 @@ class Student:
     def finished(self) -> PreTrainedModel:
         """The plain network, LoRA merged in. After this, the student cannot be trained further."""
         if self.wrapped is not None:
-            self.model, self.wrapped = merge_lora(self.wrapped), None
+            self.model, self.wrapped = merge_adapters(self.wrapped), None
         return self.model
 
     def save(self, folder: Path, provenance: dict[str, Any]) -> None:
@@ -86,9 +86,11 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     if table.freeze_embeddings:
         for name in ("model.embed_tokens", "lm_head"):
             model.get_submodule(name).requires_grad_(False)
-    if table.adapter == "lora":
+    if table.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+    if table.adapter != "full":
         rank, alpha, dropout = table.lora_rank, table.lora_alpha, table.lora_dropout
-        student.wrapped = add_lora(model, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
+        student.wrapped = add_adapters(model, kind=table.adapter, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
     return student
 
 
