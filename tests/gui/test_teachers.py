@@ -75,6 +75,7 @@ def test_a_dropped_model_becomes_a_card(page: TeachersPage, tmp_path: Path, qtbo
         "Answers prompts",
         "Gives log-probs: Match works",
         "A smaller student can be cut from it",
+        "Apache 2.0: you may train students from it",
     ]
     assert page.stack.currentIndex() == 0
     page.take_files([path])
@@ -366,7 +367,7 @@ def stored(kind: str, **capabilities: object) -> StoredTeacher:
 def test_abilities_in_words() -> None:
     assert [one.mark for one in abilities_of(stored("openai"))] == ["good", "warn"]
     assert abilities_of(stored("gguf", chat_template=False))[0].words.endswith("no chat template")
-    obstacle = abilities_of(stored("gguf", student_obstacle="It is a mixture of experts."))[-1]
+    obstacle = abilities_of(stored("gguf", student_obstacle="It is a mixture of experts."))[-2]
     assert (obstacle.mark, obstacle.more) == ("idle", "It is a mixture of experts.")
     assert "Cannot be asked" in abilities_of(stored("huggingface"))[0].words
     known = facts_of(stored("gguf", parameters=134_515_008, quantization="Q4_1", bytes=98_362_432, context_tokens=8192))

@@ -16,6 +16,7 @@ from kdstudio.ui.pages import Page
 from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.teacher_card import TeacherCard
+from kdstudio.ui.widgets.teacher_guide import TeacherGuide
 from kdstudio.ui.widgets.teacher_sources import TeacherSources
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_file(project: Project, path: Path, name: str) -> str:
 
 
 class TeachersPage(Page):
-    """Cards at the left, sources at the right."""
+    """Cards at the left with a guide below them, sources at the right."""
 
     key: ClassVar[str] = "teachers"
 
@@ -56,6 +57,7 @@ class TeachersPage(Page):
         self.cards: dict[str, TeacherCard] = {}
         self.sources = TeacherSources(session)
         self.empty = EmptyState("graduation-cap", "", "", self._act_on_empty, name="teachers_empty")
+        self.guide = TeacherGuide(session, ways_on=True)
         self._build()
         self.sources.file_given.connect(self.add_file)
         self.sources.endpoint_wanted.connect(self.add_endpoint)
@@ -71,10 +73,11 @@ class TeachersPage(Page):
         self._column = QVBoxLayout(inner)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(12)
+        self._column.addWidget(self.guide)
         self._column.addStretch(1)
         self.stack = QStackedWidget()
         self.stack.addWidget(_scrolled(inner))
-        self.stack.addWidget(self.empty)
+        self.stack.addWidget(self._without_teachers())
         side = _scrolled(self.sources)
         side.setFixedWidth(_SIDE_WIDTH)
         row = QHBoxLayout()
@@ -82,6 +85,16 @@ class TeachersPage(Page):
         row.addWidget(self.stack, 1)
         row.addWidget(side)
         self.content.addLayout(row, 1)
+
+    def _without_teachers(self) -> QWidget:
+        """One sentence with one action, and below it what there is to choose from."""
+        part = QWidget()
+        part.setProperty("role", "scrolled")
+        column = QVBoxLayout(part)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.empty, 1)
+        column.addWidget(TeacherGuide(self.session, ways_on=False))
+        return _scrolled(part)
 
     # --------------------------------------------------------------------------------------------- refreshing
     def shown_with(self, arguments: dict[str, Any]) -> None:

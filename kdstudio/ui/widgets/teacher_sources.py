@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
 from PySide6.QtWidgets import (
@@ -103,7 +104,8 @@ class FoundRow(QWidget):
         names = QVBoxLayout()
         names.setSpacing(0)
         names.addWidget(ElidedLabel(found.name))
-        names.addWidget(ElidedLabel(f"{found.source} · {size_words(found.bytes)}", "small"))
+        large = " · more than this machine’s memory" if found.bytes > psutil.virtual_memory().total else ""
+        names.addWidget(ElidedLabel(f"{found.source} · {size_words(found.bytes)}{large}", "small"))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 3, 4, 3)
         row.setSpacing(8)

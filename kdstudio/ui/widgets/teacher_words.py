@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kdstudio.models.spec import TeacherKind
+from kdstudio.models.terms import TERMS, terms_of
 from kdstudio.project.teachers import StoredTeacher
 from kdstudio.ui.widgets.wording import number, short_number
 
@@ -39,7 +40,7 @@ def size_words(count: float) -> str:
 
 
 def facts_of(stored: StoredTeacher) -> str:
-    """`134.5M parameters · Q4_1 · 98 MB · context 8 192 · apache-2.0`, as far as it is known."""
+    """`134.5M parameters · Q4_1 · 98 MB · context 8 192`, as far as it is known."""
     known: dict[str, Any] = stored.capabilities
     if stored.spec.kind == "openai":
         return f"{stored.spec.model} · {stored.spec.url}"
@@ -49,7 +50,6 @@ def facts_of(stored: StoredTeacher) -> str:
         str(known.get("quantization") or ""),
         size_words(known["bytes"]) if known.get("bytes") else "",
         f"context {number(context)}" if context else "",
-        f"licence {known['license']}" if known.get("license") else "",
     ]
     return " · ".join(part for part in parts if part)
 
@@ -96,7 +96,17 @@ def _of_file(known: dict[str, Any]) -> list[Ability]:
         found.append(Ability("good", "A smaller student can be cut from it", "It starts from its weights."))
     elif obstacle:
         found.append(Ability("idle", "No student can be cut from it", str(obstacle)))
-    return found
+    return [*found, _of_licence(str(known.get("license") or ""))]
+
+
+def _of_licence(name: str) -> Ability:
+    """Whether students may be trained from it: a reminder, and the licence's own words as the tool tip."""
+    terms = terms_of(name)
+    if terms.free:
+        return Ability("good", f"{terms.name}: you may train students from it", terms.says)
+    if name.strip().lower() in TERMS:
+        return Ability("warn", f"{terms.name}: {terms.says[0].lower()}{terms.says[1:]}", terms.says)
+    return Ability("idle", f"Licence {terms.name}: read its terms before you share a student", terms.says)
 
 
 def probe_words(probe: dict[str, Any]) -> str:
