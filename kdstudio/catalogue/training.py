@@ -178,6 +178,11 @@ class RunTable(Params):
     seed: int = Field(0, ge=0, lt=2**31, description="The one seed of the run; every random choice comes from it.")
     evaluate_every: int = Field(10, ge=1, description="Steps between two measurements on the held-out rows.")
     checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints.")
+    audit: Literal["stop", "report", "off"] = Field(
+        "stop",
+        description="What is checked before the first step; a fault stops the run, or is only reported.",
+        json_schema_extra={"stop": "A fault stops the run", "report": "Faults are only reported", "off": "No checks"},
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where the student is trained.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device gains from it.")
 

@@ -16,6 +16,7 @@ import typer
 from kdstudio import files, settings
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import (
+    Checked,
     Checkpoint,
     Event,
     Failed,
@@ -170,6 +171,8 @@ def _text(event: Event) -> str:
             return f'  "{_short(event.prompt)}": {_short(event.student, 160)}'
         case Warned():
             return f"  Note: {event.title}. {event.detail} {event.hint}".rstrip()
+        case Checked(level=level, title=title, detail=detail) if level != "good":
+            return f"  {level.capitalize()}: {title}. {detail}".rstrip()
         case State(state=state) if state != "running":
             return f"  {state}"
         case Started(note=note):

@@ -27,7 +27,7 @@ from kdstudio.distillation.trainer import CHECKPOINTS_NAME, Outcome, Trainer
 from kdstudio.errors import BadInput
 from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
 from kdstudio.students.build import Student, build
-from kdstudio.students.save import student_bytes
+from kdstudio.students.save import open_tokenizer, student_bytes
 
 STUDENT_NAME = "student"
 
@@ -45,6 +45,8 @@ def run(job: TrainingJob) -> dict[str, Any]:
     rows = _rows(job, recipe, student, sources)
     _require_space(job, student)
     side = teacher_side(job, recipe, student, teacher, rows, sources, accelerator)
+    if teacher is not None and student.source != teacher:
+        side.tokenizer = open_tokenizer(teacher)
     trainer = Trainer(job, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))
     outcome = trainer.run()
     if outcome.steps:

@@ -10,8 +10,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdstudio.catalogue.objectives import Signal
+from kdstudio.distillation.audit import Audited
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.bound.base import Setting
+from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.objectives import WeightedObjectives, needed_signals, uses_own_answers
 from kdstudio.distillation.own_answers import OwnAnswers, Shape
@@ -22,7 +24,8 @@ from kdstudio.distillation.reward_watch import RewardHistory, WatchLimits, watch
 from kdstudio.distillation.rewards import make_reward
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_side import TeacherSide
-from kdstudio.distillation.teacher_signals import DenseTeacher
+from kdstudio.distillation.teacher_signals import DenseTeacher, StoredSignals
+from kdstudio.models.conversation import Tokenizer
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student
 
@@ -106,6 +109,23 @@ class Learning:
     def _going_on(self, done: int, total: int) -> bool:
         self._job.progress(done, total, unit="rows", stage="reference")
         return self._job.continues()
+
+    def audited(self, teacher_tokenizer: Tokenizer | None) -> Audited:
+        """What is checked before the first step."""
+        source = self._side.source
+        judge = self._side.judge if isinstance(self._side.judge, DenseTeacher) else None
+        named = [(table.name, table.parameters) for table in self._recipe.objective if table.name in SPARSE]
+        return Audited(
+            self._student.model,
+            self._student.tokenizer,
+            self._rows,
+            self._accelerator.device,
+            self._accelerator.autocast,
+            source if isinstance(source, DenseTeacher | StoredSignals) else None,
+            judge if judge is not None and judge.can_read(self._rows.training) else None,
+            teacher_tokenizer,
+            named,
+        )
 
     def view(self, batch: Batch, hidden: Tensor, share: float) -> Pass:
         """A pass with everything the objectives read besides the student's own states."""

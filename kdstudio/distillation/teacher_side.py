@@ -23,6 +23,7 @@ from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
 from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, BugError, KnownError
+from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.shape import parameter_count, shape_of_folder
 from kdstudio.recipe import TrainingRecipe
@@ -51,6 +52,7 @@ class TeacherSide:
     again: bool = False
     running: DenseTeacher | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Tokenizer | None = None
 
     def refit(
         self, job: Reporter, student: Student, rows: TrainingRows, accelerator: Accelerator

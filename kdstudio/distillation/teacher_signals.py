@@ -110,6 +110,10 @@ class DenseTeacher:
         """Those of `rows` that are not remembered."""
         return [row for row in rows if row not in self._hidden]
 
+    def can_read(self, rows: Sequence[int]) -> bool:
+        """Whether these rows can be read now: remembered, or the body still there."""
+        return self._network is not None or not self.unknown(rows)
+
     def look(self, batch: Batch, watch: Watch) -> tuple[DenseTarget, InnerStates | None]:
         """Run the batch now and keep the inner states that are watched."""
         with torch.no_grad(), self._precision():

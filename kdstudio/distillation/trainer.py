@@ -10,13 +10,13 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from kdstudio.distillation.audit import report
 from kdstudio.distillation.averaging import WeightAverage
 from kdstudio.distillation.batches import Batch, BatchPlan
 from kdstudio.distillation.checkpoint import Checkpoint as Saved
@@ -31,9 +31,10 @@ from kdstudio.distillation.passes import Per
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.randomness import seed_everything
 from kdstudio.distillation.reporter import Reporter
+from kdstudio.distillation.rewards import OBJECTIVE_NAME
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import greedy_answers, sample_examples, text_of
-from kdstudio.distillation.schedule import learning_rate
+from kdstudio.distillation.schedule import learning_rate, make_optimizer
 from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import Checkpoint, Metric, Sample
@@ -42,7 +43,6 @@ from kdstudio.students.build import Student
 from kdstudio.students.tensor_file import write_tensors
 
 CHECKPOINTS_NAME = "checkpoints"
-OWN_WEIGHTS_NAME = "objective.safetensors"
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Trainer:
         self._learning = Learning(job, recipe, student, rows, accelerator, side)
         named = [*self._network.named_parameters(), *self._learning.objectives.modules.named_parameters("objective")]
         self._parameters = {name: item for name, item in named if item.requires_grad}
-        self._optimizer = _optimizer(self._parameters, recipe)
+        self._optimizer = make_optimizer(self._parameters, recipe.optimizer)
         self._average = WeightAverage(self._parameters, recipe.optimizer.ema)
         run = recipe.run
         plan = BatchPlan(
@@ -113,6 +113,7 @@ class Trainer:
             self._learning.restore(found.learning, extra)
             self._outcome = Outcome(steps=found.step, **found.progress)
             self._saved = found.step
+        self._check()
         self._network.train()
         while self._outcome.steps < self._total:
             if self._experience.boundary(self._outcome.steps) and not self._job.continues():
@@ -124,11 +125,16 @@ class Trainer:
         self._average.keep()
         return self._outcome
 
+    def _check(self) -> None:
+        """Say what the audit finds, and stop at a fault, where the recipe does not ask for less."""
+        if self._recipe.run.audit != "off":
+            report(self._job, self._learning.audited(self._side.tokenizer), stop=self._recipe.run.audit == "stop")
+
     def save_own_weights(self, folder: Path) -> None:
         """Beside the student, the weights that belong to an objective (a reward model's head), if there are any."""
         own = {name: item.detach().contiguous() for name, item in self._learning.objectives.modules.named_parameters()}
         if own:
-            write_tensors(own, folder / OWN_WEIGHTS_NAME)
+            write_tensors(own, folder / OBJECTIVE_NAME)
 
     def _refit(self) -> None:
         """Give the student its better start.
@@ -275,20 +281,6 @@ class Trainer:
                 "The rest of the curve may differ in its last digits.",
             )
         return found
-
-
-def _optimizer(parameters: dict[str, Any], recipe: TrainingRecipe) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101); decay on matrices only."""
-    table = recipe.optimizer
-    matrices = [item for item in parameters.values() if item.dim() >= 2]
-    others = [item for item in parameters.values() if item.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": table.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=table.learning_rate,
-        betas=(table.beta1, table.beta2),
-        fused=True,  # one pass over memory: a quarter of the time on a CPU
-    )
 
 
 def _memory(device: torch.device) -> int:

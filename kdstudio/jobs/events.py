@@ -132,6 +132,16 @@ class Warned(Event):
 
 
 @dataclass(frozen=True)
+class Checked(Event):
+    """One line of what was looked at before the first step; `level` is good, warning or fault."""
+
+    event: ClassVar[str] = "checked"
+    level: str = "good"
+    title: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """The job ended well; `result` holds the keys that `--json` promises for its kind. `stopped`: early, on request."""
 
@@ -157,7 +167,21 @@ class Failed(Event):
 
 KINDS: dict[str, type[Event]] = {
     kind.event: kind
-    for kind in (Started, Progress, Answer, Row, Dropped, Metric, Sample, Checkpoint, State, Warned, Finished, Failed)
+    for kind in (
+        Started,
+        Progress,
+        Answer,
+        Row,
+        Dropped,
+        Metric,
+        Sample,
+        Checkpoint,
+        State,
+        Warned,
+        Checked,
+        Finished,
+        Failed,
+    )
 }
 
 

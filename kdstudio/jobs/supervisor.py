@@ -126,7 +126,7 @@ class Supervisor:
         return news
 
     def _settled(self, run_id: str) -> Run:
-        """A run as its journal leaves it: its end may have come while the project could not take it in (a full disk)."""
+        """A run as its journal leaves it: it may have ended while the project could not take it in (a full disk)."""
         run = self._project.runs.get(run_id)
         if run.state in ACTIVE and not self._alive(run_id, watched := self._watch(run_id)):
             self._ingest(run_id, watched)
