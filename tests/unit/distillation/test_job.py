@@ -241,8 +241,11 @@ def test_a_run_that_diverges_says_so(project: Path, tmp_path: Path) -> None:
     state = load_file(tmp_path / "student" / "model.safetensors")
     state["model.norm.weight"][3] = torch.nan
     save_file(state, tmp_path / "student" / "model.safetensors")
+    broken = {"source": "folder", "path": str(tmp_path / "student"), "layer_count": 0}
+    with pytest.raises(KnownError, match="values that are no numbers"):
+        train(project, "checked", student=broken)
     with pytest.raises(KnownError, match="no longer a number"):
-        train(project, student={"source": "folder", "path": str(tmp_path / "student"), "layer_count": 0})
+        train(project, "unchecked", student=broken, run={"audit": "off"})
 
 
 def test_bf16_where_the_recipe_asks_for_it(project: Path) -> None:
