@@ -6,18 +6,21 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib import metadata, resources
+from dataclasses import asdict
+from importlib import metadata
 from typing import Any
 
 import psutil
 import typer
 
 from kdstudio import __version__, settings
+from kdstudio.catalogue.coverage import Covered
+from kdstudio.catalogue.coverage import coverage as survey_coverage
 from kdstudio.catalogue.objectives import OBJECTIVES
 from kdstudio.cli.output import JsonFlag, show
 from kdstudio.files import free_bytes, readable_bytes
 from kdstudio.models.discovery import find_models, sample_teacher
-from kdstudio.recipe import shipped_recipes
+from kdstudio.recipe import shipped_recipes, shipped_training_recipes
 from kdstudio.registry import parameters_of
 
 LOCAL_PACKAGES = ("torch", "transformers", "accelerate", "peft", "llama_cpp", "gguf", "safetensors")
@@ -100,10 +103,12 @@ def _readable(report: dict[str, Any]) -> str:
 
 
 def recipes(json: JsonFlag = False) -> None:
-    """The elicitation recipes that come with the program."""
-    for recipe in shipped_recipes().values():
-        header = recipe.recipe
-        show(header.model_dump(mode="json"), as_json=json, text=f"{header.id:<20} {header.title}: {header.purpose}")
+    """The recipes that come with the program: for `elicit`, and for `train`."""
+    for verb, shipped in (("elicit", shipped_recipes()), ("train", shipped_training_recipes())):
+        for recipe in shipped.values():
+            header = recipe.recipe
+            record = {**header.model_dump(mode="json"), "verb": verb}
+            show(record, as_json=json, text=f"{verb:<7} {header.id:<26} {header.title}: {header.purpose}")
 
 
 def objectives(json: JsonFlag = False) -> None:
@@ -126,52 +131,43 @@ def objectives(json: JsonFlag = False) -> None:
             "when": entry.when,
             "reference": entry.reference,
             "needs": [str(signal) for signal in entry.needs],
+            "methods": list(entry.methods),
             "parameters": parameters,
         }
         show(record, as_json=json, text=f"{entry.key:<16} {entry.label:<24} {entry.when}\n{'':<16} {entry.reference}")
 
 
 def coverage(json: JsonFlag = False) -> None:
-    """The survey's catalogue: what of it this version can do."""
-    catalogue = _catalogue()
-    have = {*shipped_recipes(), *OBJECTIVES.keys(), *_BUILT_IN}
-    aliases = {"sequence_level": "supervised"}
-    rows = {
-        family: [(key, key in have or aliases.get(key) in have) for key in keys] for family, keys in catalogue.items()
-    }
-    covered = sum(there for entries in rows.values() for _, there in entries)
-    total = sum(len(entries) for entries in rows.values())
+    """The survey's catalogue: what of it this version can do, by what, and which test shows it."""
+    found = survey_coverage(
+        *(
+            [(key, next(iter(recipe.recipe.references), "")) for key, recipe in shipped.items()]
+            for shipped in (shipped_recipes(), shipped_training_recipes())
+        )
+    )
+    there = [entry for entry in found if entry.by]
+    families = list(dict.fromkeys(entry.family for entry in found))
     result = {
-        "covered": covered,
-        "total": total,
+        "covered": len(there),
+        "total": len(found),
         "families": {
             family: {
-                "covered": [k for k, there in entries if there],
-                "missing": [k for k, there in entries if not there],
+                "covered": [entry.id for entry in there if entry.family == family],
+                "missing": [entry.id for entry in found if entry.family == family and not entry.by],
             }
-            for family, entries in rows.items()
+            for family in families
         },
+        "ids": [asdict(entry) for entry in found],
     }
-    lines = [
-        f"{family:<26} {sum(t for _, t in entries)} of {len(entries)}: {', '.join(k for k, t in entries if t) or '-'}"
-        for family, entries in rows.items()
-    ]
-    show(result, as_json=json, text="\n".join([*lines, f"{covered} of {total} covered"]))
+    show(result, as_json=json, text="\n".join(_coverage_lines(found, families)))
 
 
-_BUILT_IN = (
-    "topk_logits",
-    "full_logits",
-    "sparse_topk",
-    "assistant_only_mask",
-    "depth_prune",
-    "weight_inheritance",
-    "lora",
-)
-
-
-def _catalogue() -> dict[str, list[str]]:
-    """The survey's families and ids, from the shipped table."""
-    text = resources.files("kdstudio").joinpath("resources", "survey_catalogue.txt").read_text("utf-8")
-    entries = [line.partition(":") for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return {family.strip(): keys.split() for family, _, keys in entries}
+def _coverage_lines(found: list[Covered], families: list[str]) -> list[str]:
+    lines = []
+    for family in families:
+        own = [entry for entry in found if entry.family == family]
+        lines.append(f"{family}: {sum(bool(entry.by) for entry in own)} of {len(own)}")
+        for entry in own:
+            shown = f"{entry.by}  {entry.reference}  {entry.test}" if entry.by else "not yet"
+            lines.append(f"  {entry.id:<26} {shown}")
+    return [*lines, f"{sum(bool(entry.by) for entry in found)} of {len(found)} covered"]

@@ -43,6 +43,16 @@ def test_ids_are_those_of_the_rendered_whole(
     assert said.decode() == response
 
 
+def test_what_a_tool_returned_is_read_and_never_learnt(tokenizer: LlamaTokenizer) -> None:
+    asked = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "count", "arguments": "{}"}}]}
+    messages = [USER, asked, {"role": "tool", "content": "forty-two mice", "tool_call_id": "1"}]
+    conversation = encode_conversation(tokenizer, messages, "There are forty-two.")
+    read = b"".join(tokenizer.piece(token) for token in conversation.prompt_ids).decode()
+    learnt = b"".join(tokenizer.piece(token) for token in conversation.response_ids).decode()
+    assert "forty-two mice" in read
+    assert learnt == "There are forty-two."
+
+
 def test_the_mask_covers_the_response_and_nothing_else(tokenizer: LlamaTokenizer) -> None:
     conversation = encode_conversation(tokenizer, EARLIER, "The mouse.")
     learnt = [token for token, mask in zip(conversation.ids, conversation.mask, strict=True) if mask]
