@@ -184,6 +184,9 @@ class RunTable(Params):
         json_schema_extra={"stop": "A fault stops the run", "report": "Faults are only reported", "off": "No checks"},
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where the student is trained.")
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share each step: one for each GPU; on a CPU, one is fastest."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device gains from it.")
 
 

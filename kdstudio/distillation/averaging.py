@@ -16,6 +16,11 @@ class WeightAverage:
         self._parameters, self._decay = parameters, decay
         self._means = {name: item.detach().clone() for name, item in parameters.items()} if decay else {}
 
+    def restart(self) -> None:
+        """Begin at the weights as they are now."""
+        for name, mean in self._means.items():
+            mean.copy_(self._parameters[name].detach())
+
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimiser step `step` (from 1). Early steps count for more, so that the beginning is soon forgotten."""

@@ -20,7 +20,8 @@ from kdstudio.distillation.examples import SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
 from kdstudio.distillation.objectives import needed_signals, reads_preferences
 from kdstudio.distillation.randomness import stream_seed
-from kdstudio.distillation.reporter import TrainingJob
+from kdstudio.distillation.ranks import SharedReporter, started
+from kdstudio.distillation.reporter import Reporter, TrainingJob
 from kdstudio.distillation.rows import TrainingRows, split_rows
 from kdstudio.distillation.teacher_side import TeacherSide, local_teacher, teacher_side
 from kdstudio.distillation.trainer import CHECKPOINTS_NAME, Outcome, Trainer
@@ -35,21 +36,27 @@ STUDENT_NAME = "student"
 def run(job: TrainingJob) -> dict[str, Any]:
     """Train as the job's recipe says; the result holds `run, steps, final, before, seconds, tokens` and more."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(settings.thread_count())
     recipe = validate_recipe(job.parameters.get("recipe", {}), TrainingRecipe)
     teacher = local_teacher(job.parameters.get("teacher") or {})
     _require_teacher(recipe, job.parameters.get("teacher") or {}, teacher)
-    accelerator = make_accelerator(recipe.run)
     sources = frozen_rows(job.run_folder, job.project_folder, recipe.data, preferences=reads_preferences(recipe))
+    with started(job.run_folder, recipe.run.processes):
+        return _train(job, recipe, teacher, sources)
+
+
+def _train(job: TrainingJob, recipe: TrainingRecipe, teacher: Path | None, sources: list[SourceRow]) -> dict[str, Any]:
+    accelerator = make_accelerator(recipe.run)
+    torch.set_num_threads(max(1, settings.thread_count() // accelerator.num_processes))
+    shared = SharedReporter(job, accelerator)
     student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
-    rows = _rows(job, recipe, student, sources)
+    rows = _rows(shared, recipe, student, sources)
     _require_space(job, student)
-    side = teacher_side(job, recipe, student, teacher, rows, sources, accelerator)
+    side = teacher_side(shared, job.project_folder, recipe, student, teacher, rows, sources, accelerator)
     if teacher is not None and student.source != teacher:
         side.tokenizer = open_tokenizer(teacher)
-    trainer = Trainer(job, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))
+    trainer = Trainer(shared, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))
     outcome = trainer.run()
-    if outcome.steps:
+    if outcome.steps and accelerator.is_main_process:
         described = {"run": job.run_folder.name, "recipe_hash": recipe_hash(recipe), "title": recipe.recipe.title}
         measured = {"steps": outcome.steps, "held_out": outcome.held_out}
         student.save(job.run_folder / STUDENT_NAME, {**described, **measured})
@@ -82,7 +89,7 @@ def _require_teacher(recipe: TrainingRecipe, described: dict[str, Any], teacher:
     )
 
 
-def _rows(job: TrainingJob, recipe: TrainingRecipe, student: Student, sources: list[SourceRow]) -> TrainingRows:
+def _rows(job: Reporter, recipe: TrainingRecipe, student: Student, sources: list[SourceRow]) -> TrainingRows:
     """Rows in tokens, divided; says which were left out for their length."""
     limit = min(recipe.data.maximum_tokens, student.config.get("max_position_embeddings", recipe.data.maximum_tokens))
     examples, too_long = encode_rows(student.tokenizer, sources, limit)

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kdstudio.catalogue.objectives import Signal
+from kdstudio.catalogue.objectives import OBJECTIVES, Signal
 from kdstudio.distillation.audit import Audited
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.bound.base import Setting
@@ -25,6 +25,7 @@ from kdstudio.distillation.rewards import make_reward
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.distillation.teacher_signals import DenseTeacher, StoredSignals
+from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student
@@ -68,6 +69,7 @@ class Learning:
         dense = self._side.running
         teacher = dense.network() if dense is not None else None
         scored = Signal.REWARDS in self._needs or (Signal.PREFERENCES in self._needs)
+        _require_comparable(self._recipe, compared=scored or shape == "against")
         reward = (
             make_reward(
                 self._recipe.reward,
@@ -94,9 +96,14 @@ class Learning:
             always=Signal.ROLLOUTS in self._needs or scored,
         )
 
+    @property
+    def keeps_first_weights(self) -> bool:
+        """Whether an objective compares the student with how it began."""
+        return Signal.REFERENCE_MODEL in self._needs
+
     def begin(self) -> None:
         """When the student's first weights stand, and before a checkpoint is restored: keep them if they are needed."""
-        if Signal.REFERENCE_MODEL not in self._needs:
+        if not self.keeps_first_weights:
             return
         self._reference = Reference(self._student, self._rows, self._accelerator.device, self._accelerator.autocast)
         if self.answers is None:
@@ -183,3 +190,24 @@ class Learning:
             self._history, self._said = numbers["history"], set(numbers["said"])
         if self.answers is not None and "answers" in numbers:
             self.answers.restore(numbers["answers"], tensors)
+
+
+def _require_comparable(recipe: TrainingRecipe, *, compared: bool) -> None:
+    """Raises `BadInput` where own answers would be compared with nothing: the run would learn nothing and not say so."""
+    among = [table.name for table in recipe.objective if table.name == "grpo" or _ranks(table.name)]
+    if among and recipe.rollout.samples < 2:
+        raise BadInput(
+            "There is nothing to compare",
+            f"{among[0]} compares the answers to one prompt, and rollout.samples is {recipe.rollout.samples}.",
+            "Set rollout.samples to 2 or more.",
+        )
+    if compared and recipe.rollout.replay != "off":
+        raise BadInput(
+            "Answers that were kept cannot be compared",
+            "They come back one by one, without their rewards and without those they were compared with.",
+            'Set rollout.replay = "off".',
+        )
+
+
+def _ranks(name: str) -> bool:
+    return Signal.PREFERENCES in OBJECTIVES[name].needs

@@ -18,7 +18,7 @@ from kdstudio.distillation.cross_target import CrossTeacher
 from kdstudio.distillation.examples import SourceRow
 from kdstudio.distillation.objectives import crosses_vocabularies, needed_signals, uses_own_answers
 from kdstudio.distillation.planning import planned_steps
-from kdstudio.distillation.reporter import Reporter, TrainingJob
+from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
 from kdstudio.distillation.vocabulary import require_same_vocabulary
@@ -100,7 +100,8 @@ class TeacherSide:
 
 
 def teacher_side(
-    job: TrainingJob,
+    job: Reporter,
+    project_folder: Path,
     recipe: TrainingRecipe,
     student: Student,
     teacher: Path | None,
@@ -127,7 +128,7 @@ def teacher_side(
         return TeacherSide()  # learning from text alone is what such a pair is for
     stored: SignalSource | None = None
     if needed and not running and recipe.teacher.signals == "stored":
-        stored = _stored(job, recipe, teacher, rows)
+        stored = _stored(project_folder, recipe, teacher, rows)
     must = (needed and stored is None) or recipe.student.refit
     if not must and not (rows.held_out and fits_in_memory(teacher)):
         return TeacherSide(stored, stored)
@@ -160,18 +161,18 @@ def _difference(student: Student, teacher: Path, sources: Sequence[SourceRow]) -
     return None
 
 
-def _stored(job: TrainingJob, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows) -> StoredSignals:
+def _stored(project_folder: Path, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows) -> StoredSignals:
     if teacher.is_dir():
         raise KnownError(
             "This teacher's signals cannot be stored",
             f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
             'Set teacher.signals = "dense", or take a GGUF file of the same model.',
         )
-    return StoredSignals(Vault(job.project_folder / "vault"), rows, fingerprint(teacher), recipe.teacher.top_k)
+    return StoredSignals(Vault(project_folder / "vault"), rows, fingerprint(teacher), recipe.teacher.top_k)
 
 
 def _cross(
-    job: TrainingJob,
+    job: Reporter,
     student: Student,
     teacher: Path,
     rows: TrainingRows,

@@ -30,6 +30,7 @@ from kdstudio.distillation.objectives import Sums
 from kdstudio.distillation.passes import Per
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.randomness import seed_everything
+from kdstudio.distillation.ranks import Shares
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rewards import OBJECTIVE_NAME
 from kdstudio.distillation.rows import TrainingRows
@@ -90,6 +91,7 @@ class Trainer:
         self._experience = Experience(rows, plan, accelerator.device, self._learning.answers, self._prepare)
         self._total = planned_steps(recipe, len(rows.units))
         self._prefix = rows.prefix.to(accelerator.device)
+        self._shares = Shares(accelerator)
         self._samples = sample_examples(rows.examples, rows.held_out)
         self._checkpoints = job.run_folder / CHECKPOINTS_NAME
         self._outcome = Outcome()
@@ -102,8 +104,10 @@ class Trainer:
         if found is None and self._rows.held_out:
             self._measure(0)
             self._outcome.before = dict(self._outcome.held_out)
-        if self._recipe.student.refit and (found is None or self._student.wrapped is not None):
-            self._refit()  # under LoRA a checkpoint holds the adapters alone, so their base is made again
+        # A checkpoint holds neither LoRA's base nor the student as it began: both are made again
+        again = self._student.wrapped is not None or self._learning.keeps_first_weights
+        if self._recipe.student.refit and (found is None or again):
+            self._refit()
         elif self._recipe.student.refit:
             self._side.recall(self._job, self._student, self._rows, self._accelerator)
         self._learning.begin()
@@ -144,6 +148,7 @@ class Trainer:
         """
         began = time.perf_counter()
         self._side.refit(self._job, self._student, self._rows, self._accelerator)
+        self._average.restart()
         if self._rows.held_out:
             device, precision = self._accelerator.device, self._accelerator.autocast
             self._outcome.refitted = measure(self._network, self._rows, self._side.judge, device, precision).values()
@@ -181,7 +186,10 @@ class Trainer:
         """Forward, backward and update over one step's rows; returns its metrics."""
         sums, counts, share = Sums(), taken.counts, step / self._total
         for place, batch in enumerate(taken.batches):
-            self._backward(batch, counts, share, taken.extras[place] if taken.extras else {}, sums)
+            own = self._shares.own(batch, taken.extras[place] if taken.extras else {}, len(self._prefix))
+            if own is not None:
+                self._backward(own[0], counts, share, own[1], sums)
+        self._shares.add_up(list(self._parameters.values()), sums)
         table = self._recipe.optimizer
         rate = learning_rate(step, self._total, table)
         for group in self._optimizer.param_groups:
@@ -235,7 +243,8 @@ class Trainer:
                 answers = greedy_answers(self._network, prompts, self._student.tokenizer.end_ids, device)
         self._outcome.held_out = found.values()
         self._job.emit(Metric(step, found.values()))
-        found.write(self._job.run_folder)
+        if self._accelerator.is_main_process:
+            found.write(self._job.run_folder)
         self._learning.after_validation(found.nll)
         for example, answer in zip(self._samples, answers, strict=True):
             text = text_of(self._student.tokenizer, answer)
@@ -244,7 +253,7 @@ class Trainer:
 
     def _save(self) -> None:
         outcome = self._outcome
-        if outcome.steps == self._saved:
+        if outcome.steps == self._saved or not self._accelerator.is_main_process:
             return
         progress = {key: value for key, value in vars(outcome).items() if key != "steps"}
         learning, extra = self._learning.state()
