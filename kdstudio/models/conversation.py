@@ -108,6 +108,8 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message], respo
         rest = response_text + tokenizer.eos_token
     ids = _through_end_of_turn(tokenizer, rest, response_text)
     start = len(rest[: max(rest.find(response_text.strip()), 0)].encode("utf-8", "replace"))
+    if ids and tokenizer.piece(ids[0])[:1] == b" " and not rest.startswith(" "):
+        start += 1  # SentencePiece puts a space in front of every text, which is no byte of this one
     return Conversation(tokenizer.encode(prompt, special=True), ids, _spans(tokenizer, ids, start, response_text))
 
 

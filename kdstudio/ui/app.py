@@ -5,6 +5,7 @@ Nothing heavy is imported here; the pages are imported when they are first shown
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = crash.watch_for_faults()
     app, window = start(words)
     signal.signal(signal.SIGINT, lambda _number, _frame: app.quit())
+    QTimer.singleShot(0, window, _settle)
     if found:
         QTimer.singleShot(0, window, lambda: crash.CrashDialog(found, earlier=True, parent=window).open())
     code = app.exec()
@@ -71,6 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
     wait_for_background(5.0)
     crash.end_watch()
     return code
+
+
+def _settle() -> None:
+    """What start-up made stays for the whole session: no later collection need walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _open_first(window: MainWindow, arguments: list[str]) -> None:

@@ -43,9 +43,33 @@ def test_ids_are_those_of_the_rendered_whole(
     assert said.decode() == response
 
 
+class SpacedTokenizer:
+    """As SentencePiece does it: a space in front of every text, words as tokens."""
+
+    vocabulary_size, fingerprint, template = 9, "", ""
+    bos_token, eos_token, eos_id, end_ids = "", "</s>", 8, frozenset({8})
+    words = (b" Hello", b" world", b" there")
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        ids = [self.words.index(b" " + word.encode()) for word in text.removesuffix("</s>").split()]
+        return [*ids, 8] if special and text.endswith("</s>") else ids
+
+    def piece(self, token: int) -> bytes:
+        return self.words[token] if token < 8 else b""
+
+
+def test_a_space_that_a_tokenizer_puts_in_front_is_no_byte_of_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rendered(_template: str, messages: list[dict[str, Any]], **_: Any) -> str:
+        return "".join(message["content"] + ("</s>" if message["role"] == "assistant" else " ") for message in messages)
+
+    monkeypatch.setattr("kdstudio.models.conversation.render", rendered)
+    conversation = encode_conversation(SpacedTokenizer(), [{"role": "user", "content": "Hello"}], "Hello world there")
+    assert conversation.spans == [(0, 5), (5, 11), (11, 17), (17, 17)]
+
+
 def test_what_a_tool_returned_is_read_and_never_learnt(tokenizer: LlamaTokenizer) -> None:
     asked = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "count", "arguments": "{}"}}]}
-    messages = [USER, asked, {"role": "tool", "content": "forty-two mice", "tool_call_id": "1"}]
+    messages: list[dict[str, Any]] = [USER, asked, {"role": "tool", "content": "forty-two mice", "tool_call_id": "1"}]
     conversation = encode_conversation(tokenizer, messages, "There are forty-two.")
     read = b"".join(tokenizer.piece(token) for token in conversation.prompt_ids).decode()
     learnt = b"".join(tokenizer.piece(token) for token in conversation.response_ids).decode()
