@@ -115,12 +115,12 @@ class SampledTerm:
     counts: Tensor
 
     def chunk(self, rows: slice) -> BlockTerm:
-        """Turn counts into shares."""
-        ids, counts = self.ids[rows].long(), self.counts[rows].float()
-        shares = counts / counts.sum(dim=-1, keepdim=True).clamp_min(1)
+        """Widen the ids."""
+        ids, counts = self.ids[rows].long(), self.counts[rows]
 
         def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
-            chosen, share = ids[part], shares[part].to(logits.dtype)
+            chosen, drawn_counts = ids[part], counts[part].to(logits.dtype)
+            share = drawn_counts / drawn_counts.sum(dim=-1, keepdim=True).clamp_min(1)
             logits = logits.sub_(logits.amax(dim=-1, keepdim=True))
             drawn = logits.gather(1, chosen)
             mass = logits.exp_()

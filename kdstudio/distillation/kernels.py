@@ -151,7 +151,7 @@ class _FusedHead(torch.autograd.Function):
         ctx.terms, ctx.token_weights, ctx.step, ctx.head_gradient = terms, token_weights, step, gradients.get("head")
         ctx.save_for_backward(hidden, head, gradients.get("hidden", hidden.new_empty(0)))
         weights = values.new_tensor([weight for _, weight in terms])
-        total = weights @ values
+        total = (weights.unsqueeze(-1) * values).sum(dim=0)  # as a product, autocast would round it to bf16
         parts = values.detach()
         ctx.mark_non_differentiable(parts)
         return total if token_weights is None else total * token_weights, parts
@@ -165,7 +165,7 @@ class _FusedHead(torch.autograd.Function):
             for_hidden = (to_hidden * upstream.unsqueeze(-1).to(to_hidden.dtype)).to(hidden.dtype)
         if ctx.needs_input_grad[1]:
             scale = float(upstream[0]) if len(upstream) else 0.0
-            if bool((upstream == scale).all()):
+            if ctx.head_gradient is not None and bool((upstream == scale).all()):
                 for_head = ctx.head_gradient if scale == 1 else ctx.head_gradient.mul_(scale)
                 ctx.head_gradient = None
             else:

@@ -21,8 +21,9 @@ def each_block(compute: Callable[[slice], None], blocks: Sequence[slice]) -> Non
     """Call `compute` for every block, in any order, without gradients; a failure is raised when all are done."""
     threads = torch.get_num_threads()
     if threads == 1 or len(blocks) == 1:
-        for block in blocks:
-            compute(block)
+        with torch.no_grad():
+            for block in blocks:
+                compute(block)
         return
     numbers = itertools.count()
 
