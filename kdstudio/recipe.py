@@ -123,7 +123,14 @@ def validate_recipe(tables: Mapping[str, Any], shape: type[RecipeT], name: str =
     try:
         return shape.model_validate(dict(tables))
     except ValidationError as error:
-        faults = [_fault(item["loc"], item["msg"], item["type"], text) for item in error.errors()]
+        found = error.errors()
+        inside = {item["loc"][: len(other["loc"])] for item in found for other in found if item is not other}
+        # A list that lost a faulty entry is not too short as well
+        faults = [
+            _fault(item["loc"], item["msg"], item["type"], text)
+            for item in found
+            if not (item["type"] == "too_short" and item["loc"] in inside)
+        ]
         raise BadInput(
             "The recipe has a mistake" if len(faults) == 1 else f"The recipe has {len(faults)} mistakes",
             f"{name}: " + "; ".join(faults[:8]) + ".",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -143,7 +144,9 @@ class ObjectiveTable(Params):
     @model_validator(mode="after")
     def _known(self) -> ObjectiveTable:
         if self.name not in OBJECTIVES:  # a ValueError, so that the recipe's reader can add the line
-            raise ValueError(f"there is no objective called {self.name!r}; known: {', '.join(OBJECTIVES.keys())}")
+            near = difflib.get_close_matches(self.name, OBJECTIVES.keys(), 3, 0.5)
+            known = f"did you mean {' or '.join(near)}" if near else "`kdstudio objectives` lists them"
+            raise ValueError(f"there is no objective called {self.name!r}; {known}")
         object.__setattr__(self, "parameters", OBJECTIVES[self.name].params(**self.parameters).model_dump())
         return self
 

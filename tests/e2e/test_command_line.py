@@ -132,8 +132,12 @@ def test_a_dataset_is_written_and_read_back(prepared: tuple[Path, Path], tmp_pat
 def test_what_only_tells(tmp_path: Path) -> None:
     doctor = kdstudio("doctor")[0]
     assert doctor["missing"] == []
-    assert {row["id"] for row in kdstudio("recipes")} == {"answer", "chain_of_thought"}
-    assert [row["id"] for row in kdstudio("objectives")] == ["forward_kl", "supervised"]
+    recipes = kdstudio("recipes")
+    assert [row["id"] for row in recipes if row["verb"] == "elicit"] == ["answer", "chain_of_thought"]
+    assert {"match", "gkd", "dpo", "grpo"} <= {row["id"] for row in recipes if row["verb"] == "train"}
+    objectives = {row["id"]: row for row in kdstudio("objectives")}
+    assert len(objectives) == 35
+    assert objectives["jensen_shannon"]["parameters"][1]["name"] == "beta"
     coverage = kdstudio("coverage")[0]
     assert 0 < coverage["covered"] < coverage["total"]
 
