@@ -29,7 +29,9 @@ def frozen_rows(run_folder: Path, project_folder: Path, table: DataTable, *, pre
         read = _preference_rows if preferences else _response_rows
         rows = list(read(project_folder, table))
         if not rows:
-            raise _nothing("preferences of two or more" if preferences else "responses", table.status)
+            raise _nothing(
+                "preferences with a better and a worse response" if preferences else "responses", table.status
+            )
         with files.atomic_file(path, "w") as stream:
             for row in rows:
                 stream.write(json.dumps(dataclasses.asdict(row)) + "\n")

@@ -193,7 +193,7 @@ class Learning:
 
 
 def _require_comparable(recipe: TrainingRecipe, *, compared: bool) -> None:
-    """Raises `BadInput` where own answers would be compared with nothing: the run would learn nothing and not say so."""
+    """Raises `BadInput` where own answers would have nothing beside them: a run that learns nothing must say so."""
     among = [table.name for table in recipe.objective if table.name == "grpo" or _ranks(table.name)]
     if among and recipe.rollout.samples < 2:
         raise BadInput(

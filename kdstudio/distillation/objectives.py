@@ -98,11 +98,14 @@ class WeightedObjectives:
             for part in one.read(view):
                 parts.append((part, table.weight))
                 names.append(label)
+        said: dict[str, str] = {}  # two objectives may measure the same: it is said once, not added up
         for name, (part, weight), value in zip(
             names, parts, run_parts(view, parts, counts, backward=backward), strict=True
         ):
             sums.add(name, float(value), weight)
             for figure, found in part.figures.items():
+                if said.setdefault(figure, name) != name:
+                    continue
                 sums.figures[figure] = sums.figures.get(figure, 0.0) + float(found) / counts[part.per]
 
 

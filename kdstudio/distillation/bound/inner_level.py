@@ -105,7 +105,7 @@ _COMPARE: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
 
 
 class Relations(Objective):
-    """MiniLM's relations of the last layer, the mean over the rows' tokens (prompt and response), times N."""
+    """MiniLM's relations of the last layer: the mean over each row's tokens (prompt and response), then over rows."""
 
     def __init__(self, name: str, parameters: dict[str, Any]) -> None:
         super().__init__(self._parts)
@@ -124,7 +124,7 @@ class Relations(Objective):
             found = similarity.attention_relation(*sides, mask, heads=self._heads)
         else:
             found = similarity.value_relation(ours["value"], theirs["value"], mask, heads=self._heads)
-        return [Part(total=found.sum() / mask.sum() * len(view.batch.labels))]
+        return [Part("row", total=(found.sum(dim=1) / mask.sum(dim=1)).sum())]
 
 
 def _layers(name: str) -> Binder:

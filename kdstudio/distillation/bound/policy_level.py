@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,18 @@ from kdstudio.distillation import on_policy, reinforcement
 from kdstudio.distillation.bound.base import Binder, Objective, Setting, dense_of
 from kdstudio.distillation.bound.row_level import groups_of, last_places
 from kdstudio.distillation.bound.token_level import divergence_term
-from kdstudio.distillation.passes import Part, Pass
+from kdstudio.distillation.passes import Part, Pass, no_value
 from kdstudio.errors import BugError
+
+
+def _on_own_answers(read: Callable[[Pass], Sequence[Part]]) -> Callable[[Pass], Sequence[Part]]:
+    """Nothing on stored rows, which stand in some steps where `rollout.share` is below 1: no policy drew them."""
+
+    def only_own(view: Pass) -> Sequence[Part]:
+        own = all(example.own for example in view.batch.examples)
+        return read(view) if own else [Part(total=no_value(view.hidden))]
+
+    return only_own
 
 
 def _minillm(parameters: dict[str, Any], _: Setting) -> Objective:
@@ -38,7 +48,7 @@ def _minillm(parameters: dict[str, Any], _: Setting) -> Objective:
             parts.append(Part(term=divergence_term(view, "reverse_kl"), token_weights=weights))
         return parts
 
-    return Objective(read)
+    return Objective(_on_own_answers(read))
 
 
 def _on_policy_reward(parameters: dict[str, Any], _: Setting) -> Objective:
@@ -49,7 +59,7 @@ def _on_policy_reward(parameters: dict[str, Any], _: Setting) -> Objective:
         loss = reinforcement.policy_gradient(view.log_probs, advantages)
         return [Part(total=loss.sum(), figures={"kl_to_teacher": reinforcement.kl_k3(student, teacher).sum()})]
 
-    return Objective(read)
+    return Objective(_on_own_answers(read))
 
 
 def _old(view: Pass) -> Tensor:
@@ -73,7 +83,7 @@ class _GRPO(Objective):
     """
 
     def __init__(self, parameters: dict[str, Any]) -> None:
-        super().__init__(self._parts)
+        super().__init__(_on_own_answers(self._parts))
         self._values = parameters
 
     def prepare(self, view: Pass) -> dict[str, Tensor]:
@@ -112,7 +122,7 @@ class _PPO(Objective):
 
     def __init__(self, parameters: dict[str, Any], setting: Setting) -> None:
         self._value = ValueHead(int(setting.student["hidden_size"]))
-        super().__init__(self._parts, self._value)
+        super().__init__(_on_own_answers(self._parts), self._value)
         self._values = parameters
 
     def prepare(self, view: Pass) -> dict[str, Tensor]:

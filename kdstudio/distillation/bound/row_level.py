@@ -56,6 +56,8 @@ def _pair_objective(function: Callable[..., Tensor], *, mean: bool, reference: b
             if not pairs.better:
                 return [Part("unit", total=no_value(view.hidden))]
             scored = view.batch.mean_of_rows(view.log_probs) if mean else view.batch.sum_of_rows(view.log_probs)
+            if not bool(scored.isfinite().all()):
+                return _spoilt(scored)
             sides = [scored[pairs.better], scored[pairs.worse]]
             if reference:
                 known = _reference(view, mean=mean)
@@ -66,6 +68,11 @@ def _pair_objective(function: Callable[..., Tensor], *, mean: bool, reference: b
         return Objective(read)
 
     return bind
+
+
+def _spoilt(scored: Tensor) -> list[Part]:
+    """A loss that is no number, for the loop to say at which step: the formulas could only blame a response."""
+    return [Part("unit", total=scored.sum())]
 
 
 def _reference(view: Pass, *, mean: bool) -> Tensor:
@@ -96,13 +103,17 @@ def _listwise(function: Callable[..., Tensor], names: dict[str, str]) -> Binder:
         given = {names[name]: value for name, value in parameters.items()}
 
         def read(view: Pass) -> list[Part]:
-            groups = groups_of(view.batch.examples)
+            groups = [group for group in groups_of(view.batch.examples) if view.batch.examples[group[0]].group]
+            if not groups:
+                return [Part("unit", total=no_value(view.hidden))]
             width = max(len(group) for group in groups)
             places = torch.tensor([group + [group[0]] * (width - len(group)) for group in groups])
             mask = torch.tensor([[place < len(group) for place in range(width)] for group in groups])
             places, mask = places.to(view.hidden.device), mask.to(view.hidden.device)
             scores = view.batch.of_rows([example.score for example in view.batch.examples])
             means = view.batch.mean_of_rows(view.log_probs)
+            if not bool(means.isfinite().all()):
+                return _spoilt(means)
             losses = function(means[places], scores[places], mask=mask, **given)
             pairs = Pairs.of(view.batch.examples)
             sides = [means[pairs.better], means[pairs.worse]]
