@@ -6,7 +6,7 @@ dict back, `errors()` says in place what the model refuses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
@@ -17,12 +17,17 @@ from kdstudio.registry import Parameter, parameters_of
 from kdstudio.ui.widgets.fields import Field, Switch, make_field
 from kdstudio.ui.widgets.labels import label, set_role
 
+CAPTION_WIDTH = 112
+"""Pixels that `align` gives every caption."""
+_ABBREVIATIONS = {"lora": "LoRA", "kl": "KL", "gae": "GAE", "sft": "SFT"}
+
 
 class Form(QWidget):
     """Editors for the fields of a parameter model. `changed` follows every edit.
 
     `include` chooses fields and their order, `exclude` leaves some out, `labels` renames them, `advanced` are put
-    behind a "More" switch. The object name of an editor is `<name>_<field>`, with `name` the form's own object name.
+    behind a "More" switch, `editors` makes the editor of some fields. The object name of an editor is `<name>_<field>`,
+    with `name` the form's own object name.
     """
 
     changed = Signal()
@@ -37,6 +42,7 @@ class Form(QWidget):
         exclude: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         advanced: Iterable[str] = (),
+        editors: Mapping[str, Callable[[], QWidget]] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -46,6 +52,8 @@ class Form(QWidget):
         self._labels = dict(labels or {})
         self._faults: dict[str, QLabel] = {}
         self._advanced = set(advanced)
+        self._editors = dict(editors or {})
+        self._showing = False
         self.layout_ = _form_layout()
         self._more = QWidget()
         self._more_layout = _form_layout()
@@ -70,7 +78,8 @@ class Form(QWidget):
 
     def _add(self, parameter: Parameter, layout: QFormLayout) -> None:
         words = self._labels.get(parameter.name) or _words(parameter.name)
-        field = make_field(parameter, words)
+        own = self._editors.get(parameter.name)
+        field = own() if own is not None else make_field(parameter, words)
         field.setObjectName(f"{self.objectName()}_{parameter.name}")
         field.setAccessibleName(words)
         field.setAccessibleDescription(parameter.help)
@@ -99,12 +108,16 @@ class Form(QWidget):
         return {name: cast(Field, field).value() for name, field in self.fields.items()}
 
     def set_values(self, values: Mapping[str, Any]) -> None:
-        """Show these values; fields that are not named show their default."""
+        """Show these values; fields that are not named show their default. `changed` follows once, if any did."""
+        before, self._showing = self.values(), True
         for parameter in parameters_of(self.model):
             field = self.fields.get(parameter.name)
             value = values.get(parameter.name, parameter.default)
             if field is not None and value is not None:
                 cast(Field, field).set_value(value)
+        self._showing = False
+        if self.values() != before:
+            self._edited()
 
     def errors(self) -> dict[str, str]:
         """What the model refuses, by field; also shown under the editors. Empty when all is well."""
@@ -130,13 +143,26 @@ class Form(QWidget):
         layout.setRowVisible(cast(QWidget, field.parentWidget()), visible)
 
     def _edited(self) -> None:
+        if self._showing:
+            return
         self.errors()
         self.changed.emit()
 
 
+def align(form: Form) -> None:
+    """Give all captions of a form one width, so that the editors of several forms stand under each other."""
+    for layout in form.findChildren(QFormLayout):
+        for row in range(layout.rowCount()):
+            item = layout.itemAt(row, QFormLayout.ItemRole.LabelRole)
+            caption = item.widget() if item is not None else None
+            if caption is not None:
+                caption.setMinimumWidth(CAPTION_WIDTH)
+
+
 def _words(name: str) -> str:
     """`lora_rank` -> `LoRA rank`."""
-    return name.replace("_", " ").capitalize().replace("Lora", "LoRA")
+    words = [_ABBREVIATIONS.get(word, word) for word in name.split("_")]
+    return " ".join([words[0] if words[0] in _ABBREVIATIONS.values() else words[0].capitalize(), *words[1:]])
 
 
 def _form_layout() -> QFormLayout:

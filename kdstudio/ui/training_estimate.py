@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from kdstudio import settings
+from kdstudio.catalogue.objectives import TEACHER_SIGNALS, Signal
 from kdstudio.errors import BadInput
 from kdstudio.models.memory import RunSize, estimate_memory, estimate_seconds, lora_parameters
 from kdstudio.models.shape import ModelShape, embedding_parameters, parameter_count
+from kdstudio.ui import training_choice as choice
 from kdstudio.ui.training_rows import RowSizes, row_sizes
 from kdstudio.ui.training_student import read_pair
 from kdstudio.ui.widgets.estimate_card import RunEstimate
@@ -31,15 +33,16 @@ def estimate_run(project: Project, recipe: TrainingRecipe, teacher: TeacherSpec 
     """Count a run. Raises `BadInput` when it could not even begin, and says what is missing."""
     if not recipe.objective:
         raise BadInput("Nothing to learn", "No objective is chosen.", "Choose at least one.")
-    needs_teacher = any(table.name != "supervised" for table in recipe.objective)
-    pair = read_pair(recipe, teacher, needs_signals=needs_teacher)
+    names, rollout = [table.name for table in recipe.objective], recipe.rollout.model_dump()
+    pair = read_pair(recipe, teacher, needs_signals=choice.compares_tokens(names))
     rows = row_sizes(project, recipe)
     if rows.training <= 0:
-        raise BadInput("There are no rows to train on", *_what_to_accept(project, rows))
+        ranked = choice.reads_preferences(names, rollout)
+        raise BadInput("There are no rows to train on", *_what_to_accept(project, rows, ranked=ranked))
     size = _run_size(recipe, rows)
-    student, beside = pair.student, pair.teacher if needs_teacher and recipe.teacher.signals == "dense" else None
+    student, beside = pair.student, pair.teacher if _runs_beside(recipe, names, rollout) else None
     trained = _trained(recipe, student)
-    memory = estimate_memory(student, size, trained=trained, teacher=beside)
+    memory = {**estimate_memory(student, size, trained=trained, teacher=beside).parts(), **_reference(recipe, student)}
     seconds = estimate_seconds(
         student,
         size,
@@ -51,14 +54,25 @@ def estimate_run(project: Project, recipe: TrainingRecipe, teacher: TeacherSpec 
         student_parameters=parameter_count(student),
         teacher_parameters=parameter_count(pair.teacher) if pair.teacher else 0,
         trained_parameters=trained,
-        memory=memory.parts(),
+        memory=memory,
         memory_free=psutil.virtual_memory().available,
         rows=rows.training,
         held_out=rows.held_out,
         steps=math.ceil(size.steps / recipe.run.accumulation),
         seconds=seconds,
-        notes=(*pair.notes, *_notes(memory.total, rows)),
+        notes=(*pair.notes, *_notes(sum(memory.values()), rows, own=choice.uses_own_answers(names, rollout))),
     )
+
+
+def _runs_beside(recipe: TrainingRecipe, names: list[str], rollout: dict[str, Any]) -> bool:
+    read = bool(choice.needs_of(names) & TEACHER_SIGNALS) and recipe.teacher.signals == "dense"
+    return read or bool(choice.why_running(names, rollout, recipe.reward.model_dump()))
+
+
+def _reference(recipe: TrainingRecipe, student: ModelShape) -> dict[str, int]:
+    """The student as it began, where an objective compares with it; adapters stand beside it anyway."""
+    needed = Signal.REFERENCE_MODEL in choice.needs_of(table.name for table in recipe.objective)
+    return {"reference": parameter_count(student) * 4} if needed and recipe.student.adapter == "full" else {}
 
 
 def _run_size(recipe: TrainingRecipe, rows: RowSizes) -> RunSize:
@@ -80,7 +94,7 @@ def _run_size(recipe: TrainingRecipe, rows: RowSizes) -> RunSize:
 
 
 def _trained(recipe: TrainingRecipe, student: ModelShape) -> int:
-    if recipe.student.adapter == "lora":
+    if recipe.student.adapter != "full":
         return lora_parameters(student, recipe.student.lora_rank)
     frozen = embedding_parameters(student) if recipe.student.freeze_embeddings else 0
     return parameter_count(student) - frozen
@@ -96,8 +110,13 @@ def _cpu_has_bf16() -> bool:
     return any(flag in words for flag in _BF16_FLAGS)
 
 
-def _what_to_accept(project: Project, rows: RowSizes) -> tuple[str, str]:
+def _what_to_accept(project: Project, rows: RowSizes, *, ranked: bool) -> tuple[str, str]:
     counts = project.rows.counts()
+    if ranked and not rows.held_out:
+        waiting = counts.get(("preference", "pending"), 0)
+        if waiting:
+            return f"{waiting:,} preferences wait for your decision; none is accepted.", "Accept some on Data."
+        return "The project has no preferences.", "Import or rank some on Data."
     pending = counts.get(("response", "pending"), 0)
     if rows.held_out:
         return f"All {rows.held_out:,} rows are held out.", "Hold out fewer, or accept more answers on Data."
@@ -108,8 +127,10 @@ def _what_to_accept(project: Project, rows: RowSizes) -> tuple[str, str]:
     return "The project has no rows.", "Import some on Data."
 
 
-def _notes(total: int, rows: RowSizes) -> list[str]:
+def _notes(total: int, rows: RowSizes, *, own: bool) -> list[str]:
     notes = []
+    if own:
+        notes.append("The time to write its own answers is not counted: it takes longer than this.")
     if total > psutil.virtual_memory().available:
         notes.append("This may not fit in memory. Use a smaller batch, fewer layers or LoRA; you can start anyway.")
     if rows.training < _FEW_ROWS:

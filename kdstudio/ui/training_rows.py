@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdstudio.project.table import RowQuery, RowTable
+from kdstudio.ui.training_choice import reads_preferences
 
 if TYPE_CHECKING:
     from kdstudio.project import Project
+    from kdstudio.project.content import Kind
     from kdstudio.recipe import TrainingRecipe
 
 _CHARACTERS_A_TOKEN = 4.0
@@ -18,7 +20,10 @@ _SAMPLED_ROWS = 300
 
 @dataclass(frozen=True)
 class RowSizes:
-    """Rows trained on and held out; mean tokens of prompt and response, and tokens of the longest row looked at."""
+    """Rows trained on and held out; mean tokens of prompt and response, and tokens of the longest row looked at.
+
+    A preference counts as one row, with the mean of its responses.
+    """
 
     training: int
     held_out: int
@@ -29,18 +34,21 @@ class RowSizes:
 
 
 def row_sizes(project: Project, recipe: TrainingRecipe) -> RowSizes:
-    """Look at the rows of a recipe. The time does not grow with the texts: a million rows take a second or two.
+    """Look at the rows of a recipe: responses, or preferences where these are read.
 
-    Tokens are the teacher's own counts where a row carries them, else estimated from the letters.
+    The time does not grow with the texts: a million rows take a second or two. Tokens are the teacher's own counts
+    where a row carries them, else estimated from the letters.
     """
     data = recipe.data
     status = "" if data.status == "any" else data.status
+    ranked = reads_preferences((table.name for table in recipe.objective), recipe.rollout.model_dump())
+    kind: Kind = "preference" if ranked else "response"
     table = RowTable(project.folder)
     try:
-        ids = table.ids(RowQuery("response", status=status))
+        ids = table.ids(RowQuery(kind, status=status))
         total = len(ids)
         tag = data.held_out_tag
-        held = table.count(RowQuery("response", status=status, tag=tag)) if tag else round(total * data.held_out)
+        held = table.count(RowQuery(kind, status=status, tag=tag)) if tag else round(total * data.held_out)
     finally:
         table.close()
     training = total - held
@@ -50,15 +58,25 @@ def row_sizes(project: Project, recipe: TrainingRecipe) -> RowSizes:
     prompts, responses, longest = 0.0, 0.0, 0
     chosen = list(ids[::step][:_SAMPLED_ROWS])
     for row_id in chosen:
-        response = project.rows.response(row_id)
-        prompt = response.prompt_tokens or _prompt_tokens(project, response.prompt_id)
-        answer = response.tokens or len(response.text) / _CHARACTERS_A_TOKEN
+        prompt, answer = (_preference_tokens if ranked else _response_tokens)(project, row_id)
         prompts, responses = prompts + prompt, responses + answer
         longest = max(longest, round(prompt + answer))
     seen = max(1, len(chosen))
     return RowSizes(
         training, held, prompts / seen, responses / seen, min(longest, data.maximum_tokens), tagged=not tag or held > 0
     )
+
+
+def _response_tokens(project: Project, row_id: int) -> tuple[float, float]:
+    response = project.rows.response(row_id)
+    prompt = response.prompt_tokens or _prompt_tokens(project, response.prompt_id)
+    return prompt, response.tokens or len(response.text) / _CHARACTERS_A_TOKEN
+
+
+def _preference_tokens(project: Project, row_id: int) -> tuple[float, float]:
+    preference = project.rows.preference(row_id)
+    letters = sum(map(len, preference.candidates)) / len(preference.candidates)
+    return _prompt_tokens(project, preference.prompt_id), letters / _CHARACTERS_A_TOKEN
 
 
 def _prompt_tokens(project: Project, prompt_id: int) -> float:

@@ -47,7 +47,7 @@ def read_pair(recipe: TrainingRecipe, spec: TeacherSpec | None, *, needs_signals
         notes = _folder_match(folder, student, header) if needs_signals and header is not None else ()
         kept = len(table.layers) or table.layer_count or student.layers
         return Pair(student.with_layers(kept), teacher, notes)
-    base = read_header(Path(table.path)) if table.path else header
+    base = read_header(Path(table.path).expanduser()) if table.path else header
     if base is None:
         if teacher is not None:  # a teacher in a Hugging Face folder
             return Pair(_sized(teacher, recipe), teacher)

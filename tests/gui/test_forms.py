@@ -11,16 +11,18 @@ from pytestqt.qtbot import QtBot
 
 from kdstudio.catalogue.objectives import OBJECTIVES
 from kdstudio.catalogue.steps import STEP_TYPES
-from kdstudio.catalogue.training import DataTable, OptimizerTable, RunTable, StudentTable
+from kdstudio.catalogue.training import DataTable, OptimizerTable, RewardTable, RolloutTable, RunTable, StudentTable
 from kdstudio.registry import Params
 from kdstudio.ui.forms import Form
-from kdstudio.ui.widgets.fields import Number
+from kdstudio.ui.widgets.fields import Number, Paragraph
 
 MODELS: list[type[Params]] = [
     StudentTable,
     DataTable,
     OptimizerTable,
     RunTable,
+    RolloutTable,
+    RewardTable,
     *STEP_TYPES,
     *(entry.params for entry in OBJECTIVES),
 ]
@@ -40,6 +42,7 @@ def test_defaults_survive_the_form(model: type[Params], qtbot: QtBot) -> None:
         (OptimizerTable, {"learning_rate": 3e-5, "schedule": "linear", "warmup_steps": 12}),
         (StudentTable, {"layers": [0, 1, 15, 29], "adapter": "lora", "lora_dropout": 0.05}),
         (RunTable, {"seed": 2**31 - 1, "steps": 63, "epochs": 0.25}),
+        (OptimizerTable, {"learning_rate": 1.234567890123e-13, "weight_decay": 0.1 + 0.2}),
     ],
 )
 def test_values_come_back(model: type[Params], values: dict[str, Any], qtbot: QtBot) -> None:
@@ -74,6 +77,46 @@ def test_typing_scientific_notation(qtbot: QtBot) -> None:
     assert form.values() == {"learning_rate": pytest.approx(5e-4)}
     field.stepUp()
     assert form.values()["learning_rate"] == pytest.approx(6e-4)
+
+
+def test_a_number_that_was_set_keeps_all_its_digits_until_it_is_typed_over(qtbot: QtBot) -> None:
+    form = Form(OptimizerTable, {"learning_rate": 1 / 3}, name="optimizer", include=["learning_rate"])
+    qtbot.addWidget(form)
+    field = form.fields["learning_rate"]
+    assert isinstance(field, Number)
+    assert (field.text(), form.values()["learning_rate"]) == ("0.333333", 1 / 3)
+    field.selectAll()
+    QTest.keyClicks(field, "0.25")
+    field.interpretText()
+    assert form.values()["learning_rate"] == 0.25
+
+
+def test_setting_many_values_is_one_change(qtbot: QtBot) -> None:
+    form = Form(RunTable, name="run")
+    qtbot.addWidget(form)
+    seen: list[dict[str, Any]] = []
+    form.changed.connect(lambda: seen.append(form.values()))
+    form.set_values({"steps": 40, "rows_per_batch": 4, "seed": 7})
+    assert [(values["steps"], values["rows_per_batch"], values["seed"]) for values in seen] == [(40, 4, 7)]
+    form.set_values({"steps": 40, "rows_per_batch": 4, "seed": 7})
+    assert len(seen) == 1
+
+
+def test_a_form_takes_an_editor_of_ones_own(qtbot: QtBot) -> None:
+    form = Form(RewardTable, {"rubric": "Two\nlines"}, name="reward", editors={"rubric": Paragraph})
+    qtbot.addWidget(form)
+    assert isinstance(form.fields["rubric"], Paragraph)
+    assert form.values()["rubric"] == "Two\nlines"
+    with qtbot.waitSignal(form.changed):
+        QTest.keyClicks(form.fields["rubric"], "More. ")
+    assert form.values()["rubric"] == "More. Two\nlines"
+
+
+def test_abbreviations_stay_in_capitals(qtbot: QtBot) -> None:
+    form = Form(OBJECTIVES["ppo"].params, name="ppo")
+    qtbot.addWidget(form)
+    assert form.fields["kl_weight"].accessibleName() == "KL weight"
+    assert form.fields["gae_lambda"].accessibleName() == "GAE lambda"
 
 
 def test_every_editor_has_a_name_a_label_and_help(qtbot: QtBot) -> None:

@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 
 from kdstudio.errors import BadInput
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.project import NewPrompt, NewResponse, Project
+from kdstudio.project import NewPreference, NewPrompt, NewResponse, Project
 from kdstudio.recipe import TrainingRecipe, validate_recipe
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.export import ExportPage
@@ -122,6 +122,40 @@ def test_the_estimate_follows_the_recipe(project: Project, teacher: TeacherSpec)
     assert twice.steps == 10
     mistaken = estimate_run(project, recipe(data={"held_out_tag": "heldout"}), teacher)
     assert "refuse to start" in " ".join(mistaken.notes)
+
+
+def test_preferences_are_counted_where_they_are_read(project: Project, teacher: TeacherSpec) -> None:
+    fill(project)
+    dpo = recipe(objective=[{"name": "dpo"}], data={"held_out_tag": "held_out"})
+    assert "no preferences" in refusal(project, dpo, teacher)
+    project.rows.add_preferences(NewPreference(n + 1, ["a good answer", "bad"], [1, 0]) for n in range(10))
+    assert "10 preferences wait" in refusal(project, dpo, teacher)
+    project.rows.set_status("preference", range(1, 11), "accepted")
+    ranked = estimate_run(project, dpo, teacher)
+    assert (ranked.rows, ranked.held_out) == (8, 2)
+    assert ranked.memory["reference"] == 4 * ranked.student_parameters, "the student as it began"
+    lora = estimate_run(
+        project, recipe(objective=[{"name": "dpo"}], student={"layer_count": 2, "adapter": "dora"}), teacher
+    )
+    assert lora.trained_parameters < lora.student_parameters
+    assert "reference" not in lora.memory
+    own = recipe(objective=[{"name": "dpo"}], rollout={"share": 1.0, "samples": 4}, reward={"kind": "judge"})
+    online = estimate_run(project, own, teacher)
+    assert online.rows == 18, "its own answers to the rows' prompts are compared"
+    assert online.memory["teacher"] > 0, "the judge runs beside"
+    assert "own answers" in " ".join(online.notes)
+
+
+def test_only_objectives_that_compare_tokens_ask_for_one_vocabulary(
+    project: Project, teacher: TeacherSpec, tmp_path: Path
+) -> None:
+    fill(project)
+    other = {"path": str(tiny_gguf(tmp_path / "other.gguf", merges=60)), "layer_count": 2}
+    assert "do not share" in refusal(project, recipe(student=other, objective=[{"name": "hidden_mse"}]), teacher)
+    for name in ("byte_aligned", "universal_logit", "supervised", "orpo"):
+        rows = {"rollout": {"share": 1.0}} if name == "orpo" else {}
+        asked = recipe(student=other, objective=[{"name": name}], **rows)
+        assert estimate_run(project, asked, teacher).rows == 18, name
 
 
 def test_many_rows_are_sampled(project: Project) -> None:

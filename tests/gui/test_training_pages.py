@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QComboBox, QPushButton, QSpinBox, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QPushButton, QSpinBox, QWidget
 from pytestqt.qtbot import QtBot
 
 from kdstudio.jobs import folder as run_files
+from kdstudio.jobs.events import Checked, Line, Metric, Started, Warned
+from kdstudio.jobs.journal import JournalWriter
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import NewPrompt, NewResponse, Project
 from kdstudio.recipe import TrainingRecipe, load_recipe
@@ -20,6 +22,7 @@ from kdstudio.ui.pages.evaluate import EvaluatePage
 from kdstudio.ui.pages.export import ExportPage
 from kdstudio.ui.pages.train import TrainPage
 from kdstudio.ui.session import Session
+from kdstudio.ui.widgets.train_audit import AuditCard
 from tests.gui.waiting import wait_finished
 from tests.tiny import tiny_gguf
 
@@ -198,7 +201,61 @@ def test_an_api_teacher_closes_what_it_cannot_do(filled: Session, window: MainWi
     combo = page.findChild(QComboBox, "train_teacher")
     assert combo is not None
     combo.setCurrentText("remote")
-    match = page.setup.objectives.choices["forward_kl"]
+    match = page.setup.learning.presets.cards["match"]
     assert not match.choose.isEnabled()
     assert "remote does not offer" in match.obstacle.text()
-    assert [table["name"] for table in page.setup.objectives.tables()] == ["supervised"]
+    assert page.setup.learning.parts.names() == ["supervised"]
+
+
+def test_what_a_run_found_is_shown_before_and_on_the_way(
+    project_session: Session, window: MainWindow, qtbot: QtBot, click: Click
+) -> None:
+    project = project_session.project
+    assert project is not None
+    run_id = project.runs.add("train", "My student", {})
+    project.runs.set_state(run_id, "running")
+    (project.runs_folder / run_id).mkdir(parents=True)
+    journal = JournalWriter(project.runs_folder / run_id)
+    journal.write(Started("train", 1))
+    journal.write(Checked("good", "The same vocabulary", "512 tokens."))
+    journal.write(Warned("3 rows are too long", "They are left out.", "Split these rows."))
+    window.show_page("train", {"run": run_id})
+    page = window.page("train")
+    assert isinstance(page, TrainPage)
+    run = page.run
+    qtbot.waitUntil(run.audit.isVisible, timeout=10_000)
+    assert run.audit.findings == (
+        ("warning", "3 rows are too long", "They are left out. Split these rows."),
+        ("good", "The same vocabulary", "512 tokens."),
+    )
+    assert not run.warnings.isVisible()
+    for event in (Metric(1, {"loss": 2.0}), Warned("The reward is being hacked"), Warned("It goes on")):
+        project_session.events.emit(run_id, [Line(journal.write(event), "", event)])
+    journal.close()
+    assert [finding.title for finding in run.warnings.findings] == ["The reward is being hacked", "It goes on"]
+    assert len(run.audit.findings) == 2, "a line that was read twice is said once"
+    shown = run.audit.findChild(QWidget, "train_audit_0")
+    assert shown is not None
+    assert shown.isVisible()
+    click("train_audit_open")
+    assert not shown.isVisible()
+    again = Started("train", 2, resumed_from=1)
+    project_session.events.emit(run_id, [Line(9, "", again)])
+    assert not run.audit.isVisible(), "a run that goes on is checked anew"
+    assert run.warnings.isVisible()
+
+
+def test_an_audit_puts_the_worst_first_and_stays_closed_when_all_is_good(qtbot: QtBot) -> None:
+    card = AuditCard("Checked before the start", name="audit")
+    qtbot.addWidget(card)
+    card.show_findings([])
+    assert card.isHidden()
+    card.show_findings([("good", "Same vocabulary", "49,152 tokens."), ("good", "Rows agree", "")])
+    assert card.isVisible()
+    assert not card.opener.isChecked()
+    card.show_findings([("good", "Same vocabulary", ""), ("fault", "Signals of other rows", "12 of 200.")])
+    assert card.opener.isChecked()
+    assert [finding.level for finding in card.findings] == ["fault", "good"]
+    words = card.findChild(QLabel, "audit_0")
+    assert words is not None
+    assert words.text() == "Fault: Signals of other rows"

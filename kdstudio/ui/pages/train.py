@@ -60,23 +60,23 @@ class TrainPage(Page):
     def _build(self) -> None:
         head = QHBoxLayout()
         head.setSpacing(8)
+        self.content.addLayout(head)
+        self.content.addWidget(self.stack, 1)
+        self._forms = QWidget()
+        for view in (self.empty, self._forms, self.run):
+            self.stack.addWidget(view)
         head.addWidget(self.runs)
         head.addStretch(1)
         for control in (self.new, self.run.head, self.load, self.save, self.start):
             head.addWidget(control)
-        self._forms = QWidget()
         columns = QHBoxLayout(self._forms)
         columns.setContentsMargins(0, 0, 0, 0)
         columns.setSpacing(12)
         side = QVBoxLayout()
-        side.addWidget(self.estimate)
-        side.addStretch(1)
         columns.addWidget(self.setup, 1)
         columns.addLayout(side)
-        for view in (self.empty, self._forms, self.run):
-            self.stack.addWidget(view)
-        self.content.addLayout(head)
-        self.content.addWidget(self.stack, 1)
+        side.addWidget(self.estimate)
+        side.addStretch(1)
 
     # ------------------------------------------------------------------------------------------------- showing
     def shown_with(self, arguments: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ class TrainPage(Page):
             self.show_error(error)
             return
         teacher = parameters["recipe"]["teacher"]
-        if self.setup.objectives.need_signals() and teacher["signals"] == "stored":
+        if self.setup.learning.reads_signals() and teacher["signals"] == "stored":
             self._pending = (title, parameters, keys)
             signals = {"teacher": parameters["teacher"], "top_k": teacher["top_k"], "limit": 0}
             task = self.session.start("signals", signals, title=f"Signals for {title}", key_names=keys)
@@ -191,9 +191,12 @@ class TrainPage(Page):
         if project is None or not self.isVisible():
             return
         try:
-            recipe = self.setup.recipe()
+            recipe, obstacle = self.setup.recipe(), self.setup.obstacle()
         except KnownError as error:
             self.estimate.show_fault(error)
+            return
+        if obstacle is not None:
+            self.estimate.show_fault(obstacle)
             return
         from kdstudio.ui.training_estimate import estimate_run
 

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QLineEdit,
+    QPlainTextEdit,
     QSizePolicy,
     QSpinBox,
     QStyle,
@@ -82,7 +83,13 @@ class Number(QDoubleSpinBox):
         self.setRange(low, _FLOAT_LIMIT if parameter.maximum is None else parameter.maximum)
         self.lineEdit().setTextMargins(_MARGIN, 0, 0, 0)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self._exact: tuple[float, float] | None = None  # as shown and as it was set: a spin box rounds
         self.valueChanged.connect(self.changed)
+
+    def value(self) -> float:
+        """The number typed, or exactly the one that was set."""
+        shown = super().value()
+        return self._exact[1] if self._exact is not None and self._exact[0] == shown else shown
 
     def textFromValue(self, value: float) -> str:
         """`0.001`, `1e-05`."""
@@ -112,8 +119,10 @@ class Number(QDoubleSpinBox):
         self.setValue(round(self.value() + steps * power / (1 if self.value() < 1 else 10), 12))
 
     def set_value(self, value: Any) -> None:
-        """Show a value."""
+        """Show a value, to six digits, and keep all of them."""
+        self._exact = None
         self.setValue(float(value))
+        self._exact = (super().value(), float(value))
 
     def wheelEvent(self, event: QWheelEvent) -> None:
         """Do not change a number while a person scrolls past it."""
@@ -200,6 +209,28 @@ class Text(QLineEdit):
     def set_value(self, value: Any) -> None:
         """Show a text."""
         self.setText(str(value))
+
+
+class Paragraph(QPlainTextEdit):
+    """A str of several lines; Tab goes on to the next field."""
+
+    changed = Signal()
+
+    def __init__(self, lines: int = 3) -> None:
+        super().__init__()
+        self.setTabChangesFocus(True)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setFixedHeight(lines * self.fontMetrics().lineSpacing() + 18)
+        self.textChanged.connect(self.changed)
+
+    def value(self) -> str:
+        """The text as typed."""
+        return self.toPlainText()
+
+    def set_value(self, value: Any) -> None:
+        """Show a text."""
+        if self.toPlainText() != str(value):
+            self.setPlainText(str(value))
 
 
 class Listing(QLineEdit):

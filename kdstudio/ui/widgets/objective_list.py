@@ -1,25 +1,30 @@
-"""The objectives of a recipe: each chosen from the registry, with its weight and its own parameters."""
+"""All objectives of the catalogue, grouped by family and searched by word: what the Train page shows behind "More"."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Mapping
 
-from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QRadioButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QEvent, QObject, Qt, Signal
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QFrame, QGridLayout, QLineEdit, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
-from kdstudio.catalogue.objectives import OBJECTIVES, Objective
-from kdstudio.catalogue.objectives import Signal as Needed
-from kdstudio.catalogue.training import ObjectiveTable
-from kdstudio.registry import parameters_of
-from kdstudio.ui.forms import Form
+from kdstudio.catalogue.objectives import OBJECTIVES, Family, Objective
+from kdstudio.ui.training_choice import FAMILIES, finds, methods_found
 from kdstudio.ui.widgets.fields import Switch
 from kdstudio.ui.widgets.labels import label
 
+_ABREAST_FROM = 680
+_NAME_WIDTH = 272
+_PAPER_WIDTH = 150
+_LOWER = 3
+_INDENT = 24
+_MOST_HEIGHT = 430
+
 
 class ObjectiveChoice(QFrame):
-    """One objective as a card: what it is, when to use it, its paper, its parameters once it is chosen."""
+    """One objective as a line: its name, when to use it, its paper. `picked(bool)`: a person ticked or unticked it."""
 
-    changed = Signal()
+    picked = Signal(bool)
 
     def __init__(self, entry: Objective, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -29,104 +34,141 @@ class ObjectiveChoice(QFrame):
         self.choose = Switch(entry.label)
         self.choose.setObjectName(f"objective_{entry.key}_choose")
         self.choose.setAccessibleDescription(entry.when)
+        self.choose.clicked.connect(self.picked)
         self.when = label(entry.when, "small", wrap=True)
-        paper = entry.reference.removeprefix("https://")
-        self.paper = label(paper, "small", selectable=True)
+        self.paper = label(entry.reference.removeprefix("https://"), "small", wrap=True, selectable=True)
+        self.paper.setMinimumWidth(_PAPER_WIDTH)
+        for part in (self.when, self.paper):
+            part.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.obstacle = label("", "warn", wrap=True, name=f"objective_{entry.key}_obstacle")
-        self.obstacle.hide()
-        self.weight = Form(ObjectiveTable, {"name": entry.key}, name=f"objective_{entry.key}", include=["weight"])
-        self.form = Form(entry.params, name=f"objective_{entry.key}_parameters")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 4, 0, 4)
-        column.setSpacing(4)
-        head = QHBoxLayout()
-        head.addWidget(self.choose)
-        head.addStretch(1)
-        head.addWidget(self.paper)
-        column.addLayout(head)
-        for part in (self.when, self.obstacle, self.weight, self.form):
-            column.addWidget(part)
-        self.choose.toggled.connect(self._toggled)
-        for form in (self.weight, self.form):
-            form.changed.connect(self.changed)
-        self._toggled()
+        self.methods = label("", "small", wrap=True, name=f"objective_{entry.key}_methods")
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(6, 5, 6, 5)
+        self._grid.setHorizontalSpacing(12)
+        self._grid.setVerticalSpacing(3)
+        self._abreast: bool | None = None
+        self.arrange(abreast=True)
+        for part in (self.obstacle, self.methods):
+            part.hide()
 
-    def _toggled(self) -> None:
-        chosen = self.choose.isChecked()
-        self.weight.setVisible(chosen)
-        self.form.setVisible(chosen and bool(parameters_of(self.entry.params)))
-        self.changed.emit()
-
-    def table(self) -> dict[str, Any]:
-        """The recipe's table for this objective."""
-        return {"name": self.entry.key, "weight": self.weight.values()["weight"], "parameters": self.form.values()}
+    def arrange(self, *, abreast: bool) -> None:
+        """Stand in three columns, or in lines where these would be too narrow."""
+        if abreast == self._abreast:
+            return
+        self._abreast = abreast
+        grid, top = self._grid, Qt.AlignmentFlag.AlignTop
+        words = 1 if abreast else 0
+        grid.addWidget(self.choose, 0, 0, top | Qt.AlignmentFlag.AlignLeft)
+        grid.addWidget(self.when, 0 if abreast else 1, words)
+        grid.addWidget(self.paper, 0 if abreast else 2, 2 if abreast else 0)
+        grid.addWidget(self.obstacle, 3, words, 1, 2 if abreast else 1)
+        grid.addWidget(self.methods, 4, words, 1, 2 if abreast else 1)
+        for column, width in enumerate((_NAME_WIDTH, 0, _PAPER_WIDTH)):
+            grid.setColumnMinimumWidth(column, width if abreast else 0)
+            grid.setColumnStretch(column, int(column == words))
+        for part in (self.when, self.paper, self.obstacle, self.methods):  # in line with the tick box's words
+            lower = _LOWER if abreast and part in (self.when, self.paper) else 0
+            part.setContentsMargins(0 if abreast else _INDENT, lower, 0, 0)
 
     def forbid(self, reason: str) -> None:
-        """Say why this objective cannot be used with the chosen teacher; "" allows it."""
+        """Say why it cannot be used now; "" allows it. What is chosen may always be taken out again."""
         self.obstacle.setText(reason)
         self.obstacle.setVisible(bool(reason))
-        self.choose.setEnabled(not reason)
-        if reason:
-            self.choose.setChecked(False)
+        self.choose.setEnabled(not reason or self.choose.isChecked())
+
+    def search(self, words: str) -> bool:
+        """Show itself if it is found, with the methods that it is known from; whether it is."""
+        found = finds(self.entry, words)
+        methods = methods_found(self.entry, words)
+        self.methods.setText(f"Known from: {', '.join(methods)}")
+        self.methods.setVisible(bool(methods))
+        self.setVisible(found)
+        return found
 
 
 class ObjectiveList(QWidget):
-    """All objectives of the registry; several may be chosen and are weighed."""
+    """A search field over all objectives, several of which may be ticked. `picked(key, bool)`: by a person."""
 
-    changed = Signal()
+    picked = Signal(str, bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
+        self.search = QLineEdit()
+        self.search.setObjectName("objective_search")
+        self.search.setAccessibleName("Search objectives")
+        self.search.setPlaceholderText("Search by name, purpose or method: DPO, WizardLM, MiniLLM, Zephyr…")
+        self.search.setClearButtonEnabled(True)
+        self.search.textChanged.connect(self._search)
         self.choices = {entry.key: ObjectiveChoice(entry) for entry in OBJECTIVES}
+        self._headings = {family: label(words, "heading") for family, words in FAMILIES.items()}
+        self.nothing = label("", "dim", wrap=True, name="objective_none_found")
+        self.nothing.hide()
+        self._area = QScrollArea()
+        self._area.setObjectName("objective_area")
+        self._area.setWidgetResizable(True)
+        self._area.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._area.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
-        for choice in self.choices.values():
-            column.addWidget(choice)
-            choice.changed.connect(self.changed)
-        next(iter(self.choices.values())).choose.setChecked(True)
-
-    def tables(self) -> list[dict[str, Any]]:
-        """The chosen objectives, in the registry's order."""
-        return [choice.table() for choice in self.choices.values() if choice.choose.isChecked()]
-
-    def set_tables(self, tables: list[dict[str, Any]]) -> None:
-        """Choose these objectives."""
-        named = {str(table["name"]): table for table in tables}
+        column.setSpacing(8)
+        for part in (self.search, self.nothing, self._area):
+            column.addWidget(part)
+        self._inner = QWidget()
+        self._inner.setProperty("role", "scrolled")
+        self._area.setWidget(self._inner)
+        self._fill(self._inner)
+        self._inner.installEventFilter(self)
         for key, choice in self.choices.items():
-            choice.choose.setChecked(key in named)
-            if key in named:
-                choice.weight.set_values({"weight": named[key].get("weight", 1.0)})
-                choice.form.set_values(named[key].get("parameters", {}))
+            choice.picked.connect(lambda ticked, key=key: self.picked.emit(key, ticked))
 
-    def forbid_signals(self, reason: str) -> None:
-        """Close objectives that read the teacher's distribution; "" opens them. Keeps something chosen."""
+    def _fill(self, inner: QWidget) -> None:
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 8, 0)
+        column.setSpacing(1)
+        for family, heading in self._headings.items():
+            heading.setContentsMargins(6, 10, 6, 3)
+            column.addWidget(heading)
+            for choice in self.of_family(family):
+                column.addWidget(choice)
+        column.addStretch(1)
+
+    def of_family(self, family: Family) -> list[ObjectiveChoice]:
+        """The objectives of a family, in the catalogue's order."""
+        return [choice for choice in self.choices.values() if choice.entry.family == family]
+
+    def show_state(self, chosen: Collection[str], obstacles: Mapping[str, str]) -> None:
+        """Tick what is chosen, and say of the others why they cannot be."""
+        for key, choice in self.choices.items():
+            choice.choose.setChecked(key in chosen)
+            choice.forbid(obstacles.get(key, ""))
+        self._fit()
+
+    def _search(self, words: str) -> None:
+        found = [choice.entry.family for choice in self.choices.values() if choice.search(words)]
+        for family, heading in self._headings.items():
+            heading.setVisible(family in found)
+        self.nothing.setText(f"Nothing here is called “{words.strip()}”. Try the name of a method or of a paper.")
+        self.nothing.setVisible(not found)
+        self._area.setVisible(bool(found))
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Break the lines where they would be too narrow."""
+        super().resizeEvent(event)
         for choice in self.choices.values():
-            if Needed.TEACHER_SIGNAL in choice.entry.needs:
-                choice.forbid(reason)
-        if not self.tables():
-            free = [choice for choice in self.choices.values() if choice.choose.isEnabled()]
-            if free:
-                free[0].choose.setChecked(True)
+            choice.arrange(abreast=event.size().width() >= _ABREAST_FROM)
+        self._fit()
 
-    def need_signals(self) -> bool:
-        """Whether a chosen objective reads the teacher's distribution."""
-        chosen = [choice.entry for choice in self.choices.values() if choice.choose.isChecked()]
-        return any(Needed.TEACHER_SIGNAL in entry.needs for entry in chosen)
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Follow the height of what is found."""
+        if watched is self._inner and event.type() == QEvent.Type.LayoutRequest:
+            self._fit()
+        return super().eventFilter(watched, event)
 
-
-def exclusive(name: str, options: dict[str, str]) -> tuple[QWidget, QButtonGroup]:
-    """Radio buttons in a row: key -> words. The group's buttons are named `<name>_<key>`."""
-    holder = QWidget()
-    row = QHBoxLayout(holder)
-    row.setContentsMargins(0, 0, 0, 0)
-    row.setSpacing(16)
-    group = QButtonGroup(holder)
-    for key, words in options.items():
-        made = QRadioButton(words)
-        made.setObjectName(f"{name}_{key}")
-        group.addButton(made)
-        row.addWidget(made)
-    row.addStretch(1)
-    group.buttons()[0].setChecked(True)
-    return holder, group
+    def _fit(self) -> None:
+        """As high as what is shown, up to a limit from which it scrolls by itself."""
+        width = max(1, self._area.viewport().width())
+        layout = self._inner.layout()
+        needed = layout.heightForWidth(width) if layout is not None and layout.hasHeightForWidth() else 0
+        self._area.setFixedHeight(min(_MOST_HEIGHT, max(needed, self._inner.minimumSizeHint().height())))

@@ -8,13 +8,16 @@ from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
 from kdstudio.files import readable_bytes
 from kdstudio.jobs.events import Line, Metric, Progress, Sample
 from kdstudio.project import Project, Run
+from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.session import ACTIVE_STATES, Session
+from kdstudio.ui.training_findings import Findings, read_findings
 from kdstudio.ui.widgets.banner import ErrorBanner
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.live_plot import LivePlot
 from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.sample_list import SampleList
+from kdstudio.ui.widgets.train_audit import AuditCard
 from kdstudio.ui.widgets.train_figures import Figures
 from kdstudio.ui.widgets.wording import duration, number
 
@@ -53,6 +56,11 @@ class TrainRun(QWidget):
         self.pill = Pill("")
         self.figures = Figures("train_figures", _FIGURES)
         self.banner = ErrorBanner("train_run_banner")
+        self.findings = Findings()
+        self._reading: Task | None = None
+        self._unread: list[Line] | None = None  # lines that came while the journal is read
+        self.audit = AuditCard("Checked before the start", name="train_audit")
+        self.warnings = AuditCard("Said on the way", name="train_warnings")
         self.plots = {
             "loss": LivePlot("train_plot_loss", "Loss and gap", logarithmic=True),
             "rate": LivePlot("train_plot_rate", "Learning rate"),
@@ -104,6 +112,8 @@ class TrainRun(QWidget):
         layout.setSpacing(10)
         layout.addWidget(self.banner)
         layout.addWidget(self.figures)
+        layout.addWidget(self.audit)
+        layout.addWidget(self.warnings)
         layout.addWidget(splitter, 1)
 
     def show_run(self, run_id: str) -> None:
@@ -125,11 +135,35 @@ class TrainRun(QWidget):
                 self._figure(name, steps[-1], values[-1])
         self.samples.show_samples(project.runs.samples(run_id))
         self._show_state(project.runs.get(run_id))
+        self._read_findings(project, run_id)
+
+    def _read_findings(self, project: Project, run_id: str) -> None:
+        """Read what the journal says of the run's soundness; its new lines wait meanwhile."""
+        self._found(Findings())
+        self._unread = []
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = background(read_findings, project.runs_folder / run_id, owner=self)
+        self._reading.done.connect(self._found)
+        self._reading.failed.connect(lambda _error: self._found(Findings()))
+
+    def _found(self, found: Findings) -> None:
+        found.take(self._unread or ())
+        self.findings, self._unread = found, None
+        self._show_findings()
+
+    def _show_findings(self) -> None:
+        self.audit.show_findings(self.findings.before)
+        self.warnings.show_findings(self.findings.later)
 
     def _take(self, run_id: str, lines: list[Line]) -> None:
         """Follow new journal lines of the shown run."""
         if run_id != self.run_id:
             return
+        if self._unread is not None:
+            self._unread += lines
+        elif self.findings.take(lines):
+            self._show_findings()
         for line in lines:
             match line.event:
                 case Metric(step=step, values=values):

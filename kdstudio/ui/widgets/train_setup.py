@@ -1,53 +1,40 @@
-"""Setting up a training run: student, objectives, rows and schedule as forms made from the recipe's own tables.
+"""Setting up a training run: what it learns, from whom, from which rows and how, as forms of the recipe's own tables.
 
-What the forms say is a `TrainingRecipe`, nothing else: it can be saved, shown as a command, and run anywhere.
+What the forms say is a `TrainingRecipe`, nothing else: it can be saved, shown as a command, and run anywhere. Whatever
+a recipe file says comes back unchanged unless a person changed it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QResizeEvent
-from PySide6.QtWidgets import QBoxLayout, QComboBox, QFormLayout, QLabel, QLineEdit, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtGui import QResizeEvent, QShowEvent
+from PySide6.QtWidgets import QBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
-from kdstudio.catalogue.training import DataTable, OptimizerTable, RunTable, StudentTable, TeacherTable
+from kdstudio.catalogue.training import DataTable, OptimizerTable, RunTable
+from kdstudio.errors import BadInput
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.recipe import RecipeHeader, TrainingRecipe, validate_recipe
-from kdstudio.ui.forms import Form
+from kdstudio.ui.forms import Form, align
 from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
+from kdstudio.ui.training_choice import Situation
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
-from kdstudio.ui.widgets.objective_list import ObjectiveList
-from kdstudio.ui.widgets.path_picker import PathPicker
+from kdstudio.ui.widgets.train_learning import LearningCard
+from kdstudio.ui.widgets.train_student import StudentCard
 
 if TYPE_CHECKING:
     from kdstudio.project import Project
 
 HELD_OUT_TAG = "held_out"
-_NO_SIGNALS = "Needs the teacher's log-probs of given text, which {name} does not offer. A local GGUF teacher does."
-_FRESH_FIELDS = ("layer_count", "hidden_size")
-_TIED_TO_SOURCE = ("layer_count", "layers", "hidden_size", "refit")
-_STUDENT_FIELDS = (
-    *("layer_count", "hidden_size", "adapter", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("layers", "refit", "freeze_embeddings"),
-)
-_SHOWN = {"teacher": ("layer_count", "layers", "refit"), "folder": ("layer_count",), "fresh": _FRESH_FIELDS}
-_LABELS = {
-    "layer_count": "Layers to keep",
-    "layers": "Which layers",
-    "hidden_size": "Width",
-    "adapter": "Weights",
-    "refit": "Refit the kept layers first",
-    "freeze_embeddings": "Freeze embedding and head",
-}
 _DATA_LABELS = {"held_out_tag": "Held-out tag", "held_out": "Held-out share", "status": "Status", "limit": "Most rows"}
-_CAPTION_WIDTH = 112
 _TWO_COLUMNS_FROM = 640
+_LOOK_MILLISECONDS = 400
 
 
 class TrainSetup(QWidget):
@@ -58,29 +45,18 @@ class TrainSetup(QWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
-        self._specs: dict[str, TeacherSpec] = {}
-        self._header = RecipeHeader(id="student", title="My student")
-        self.teacher = QComboBox()
-        self.teacher.setObjectName("train_teacher")
-        self.teacher.setAccessibleName("Teacher")
-        self.title = _title_form()
-        self.source = Form(StudentTable, name="train_source", include=["source"], labels={"source": "Student"})
-        self.folder = PathPicker("train_folder", "Choose the student's folder", kind="folder")
-        self.student = Form(
-            StudentTable,
-            {"layer_count": 0},
-            name="train_student",
-            include=_STUDENT_FIELDS,
-            labels=_LABELS,
-            advanced=("layers", "refit", "freeze_embeddings"),
-        )
-        layers = self.student.fields["layers"]
-        if isinstance(layers, QLineEdit):
-            layers.setPlaceholderText("spread evenly")
-        self.objectives = ObjectiveList()
-        self.signals = Form(TeacherTable, {"signals": "dense"}, name="train_signals", include=["signals", "top_k"])
+        self._opened = TrainingRecipe(recipe=RecipeHeader(id="student", title="My student"))
+        self._suggesting, self._stale = True, False
+        self._timer = QTimer(self, singleShot=True, interval=_LOOK_MILLISECONDS)
+        self._timer.timeout.connect(self._look)
+        self.who = StudentCard()
+        self.teacher, self.student = self.who.teacher, self.who.form
+        self.learning = LearningCard()
         self.data = Form(
-            DataTable, name="train_data", labels=_DATA_LABELS, advanced=["limit", "maximum_tokens", "status"]
+            DataTable,
+            name="train_data",
+            labels=_DATA_LABELS,
+            advanced=["limit", "maximum_tokens", "status", "reasoning"],
         )
         self.run = Form(
             RunTable,
@@ -90,56 +66,48 @@ class TrainSetup(QWidget):
         self.optimizer = Form(
             OptimizerTable,
             name="train_optimizer",
-            advanced=["final_fraction", "beta1", "beta2", "weight_decay", "clip_norm"],
+            labels={"ema": "Running mean"},
+            advanced=["final_fraction", "beta1", "beta2", "weight_decay", "ema", "clip_norm"],
         )
         self._build()
         self._connect()
-        self.refresh_teachers()
+        self._project_changed()
 
+    # -------------------------------------------------------------------------------------------------------- building
     def _build(self) -> None:
-        inner = QWidget()
-        inner.setProperty("role", "scrolled")
-        self._columns = columns = QBoxLayout(QBoxLayout.Direction.LeftToRight, inner)
-        columns.setContentsMargins(0, 0, 6, 0)
-        columns.setSpacing(12)
-        left, right = QVBoxLayout(), QVBoxLayout()
-        for column in (left, right):
-            column.setSpacing(12)
-            columns.addLayout(column, 1)
-        student = Card("Teacher and student", name="train_card_student")
-        pairs = QFormLayout()
-        pairs.setHorizontalSpacing(14)
-        pairs.addRow(_caption("Teacher"), self.teacher)
-        student.add(self.title)
-        student.body.addLayout(pairs)
-        for part in (self.source, self.folder, self.student):
-            student.add(part)
-        objective = Card("What it learns", name="train_card_objective")
-        objective.add(self.objectives)
-        objective.add(self.signals)
-        rows = Card("Rows", name="train_card_rows")
-        rows.add(label("Accepted answers are learnt from; held-out ones only measure the gap.", "small", wrap=True))
-        rows.add(self.data)
-        schedule = Card("Schedule", name="train_card_schedule")
-        schedule.add(self.run)
-        optimizer = Card("Optimiser", name="train_card_optimizer")
-        optimizer.add(self.optimizer)
-        for card in (student, rows, optimizer):
-            left.addWidget(card)
-        for card in (objective, schedule):
-            right.addWidget(card)
-        left.addStretch(1)
-        right.addStretch(1)
-        for form in self.findChildren(Form) + inner.findChildren(Form):
-            _align(form)
-        area = QScrollArea()
+        """Outside in: whatever is moved into another widget later is styled again, with all that it holds."""
+        self._area = area = QScrollArea(self)
         area.setWidgetResizable(True)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
+        inner = QWidget()
+        inner.setProperty("role", "scrolled")
         area.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(area)
+        stack = QVBoxLayout(inner)
+        stack.setContentsMargins(0, 0, 6, 0)
+        stack.setSpacing(12)
+        self._columns = columns = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        columns.setSpacing(12)
+        rows, schedule, optimizer = (
+            Card(heading, name=f"train_card_{name}")
+            for heading, name in (("Rows", "rows"), ("Schedule", "schedule"), ("Optimiser", "optimizer"))
+        )
+        stack.addWidget(self.learning)
+        stack.addLayout(columns)
+        for cards in ((self.learning.rollout, self.who, optimizer), (self.learning.reward, rows, schedule)):
+            column = QVBoxLayout()
+            column.setSpacing(12)
+            columns.addLayout(column, 1)
+            for card in cards:
+                column.addWidget(card)
+            column.addStretch(1)
+        rows.add(label("Accepted answers are learnt from; held-out ones only measure the gap.", "small", wrap=True))
+        for card, form in ((rows, self.data), (schedule, self.run), (optimizer, self.optimizer)):
+            card.add(form)
+            align(form)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Stand in one column where two would be cut off."""
@@ -150,111 +118,150 @@ class TrainSetup(QWidget):
             self._columns.setDirection(direction)
 
     def _connect(self) -> None:
-        for form in (self.title, self.source, self.student, self.signals, self.data, self.run, self.optimizer):
-            form.changed.connect(self._edited)
-        self.objectives.changed.connect(self._edited)
-        self.folder.changed.connect(self._edited)
-        self.teacher.currentIndexChanged.connect(self._edited)
-        self.teacher.currentIndexChanged.connect(self._suggest)
+        for part in (self.who, self.learning, self.data, self.run, self.optimizer):
+            part.changed.connect(self._edited)
+        self.learning.more.toggled.connect(lambda _opened: QTimer.singleShot(0, self, self._follow_more))
+        self.who.teacher_changed.connect(self._teacher_changed)
         self.session.teachers_changed.connect(self.refresh_teachers)
-        self.session.project_changed.connect(self.refresh_teachers)
+        self.session.project_changed.connect(self._project_changed)
+        self.session.rows_changed.connect(self._rows_changed)
+        self.session.run_changed.connect(self._run_changed)
+
+    def _follow_more(self) -> None:
+        """Scroll to the list of objectives when it opens."""
+        found = self.learning.objectives
+        if found is not None and found.isVisible():
+            self._area.ensureWidgetVisible(found, 0, 12)
+
+    # ------------------------------------------------------------------------------------------------------- following
+    def _project_changed(self) -> None:
+        self.refresh_teachers()
+        self._list_reward_models()
+        self._look()
 
     def refresh_teachers(self) -> None:
         """Offer the project's teachers, keeping the chosen one."""
-        chosen = self.teacher.currentText()
         project = self.session.project
-        self._specs = {item.spec.name: item.spec for item in project.teachers.list()} if project is not None else {}
-        self.teacher.blockSignals(True)
-        self.teacher.clear()
-        self.teacher.addItems(list(self._specs))
-        if chosen in self._specs:
-            self.teacher.setCurrentText(chosen)
-        self.teacher.blockSignals(False)
+        self.who.offer({item.spec.name: item.spec for item in project.teachers.list()} if project is not None else {})
         self._edited()
-        self._suggest()
 
-    def _suggest(self) -> None:
-        """Fill in what a newcomer would want: half of the teacher's layers, and the tag that marks held-out rows."""
-        task = background(_suggestions, self.session.project, self.teacher_spec(), owner=self)
-        task.done.connect(self._suggested)
+    def _rows_changed(self) -> None:
+        if self.isVisible():
+            self._timer.start()
+        else:
+            self._stale = True
 
-    def _suggested(self, found: tuple[int, bool]) -> None:
-        layers, tagged = found
-        student, data = self.student.values(), self.data.values()
-        if layers and not student["layer_count"] and not student["layers"]:
-            self.student.set_values({**student, "layer_count": layers})
-        if tagged and not data["held_out_tag"]:
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look at the rows again if they changed behind another page."""
+        super().showEvent(event)
+        if self._stale:
+            self._timer.start()
+
+    def _run_changed(self, run_id: str) -> None:
+        project = self.session.project
+        if project is not None and project.runs.get(run_id).state in ("finished", "stopped"):
+            self._list_reward_models()
+
+    def _list_reward_models(self) -> None:
+        self.learning.reward.runs.offer(self.session.runs("train"))
+
+    def _teacher_changed(self) -> None:
+        self._situate()
+        self.learning.teacher_changed()
+        self._look()
+
+    def _situate(self, **counted: int | None) -> None:
+        """Tell the objectives what teacher and rows allow."""
+        before = self.learning.situation
+        known: dict[str, Any] = {"preferences": before.preferences, "waiting": before.waiting, **counted}
+        now = Situation(self.who.teacher_name(), self.who.blind(), **known)
+        if now != before:
+            self.learning.set_situation(now)
+
+    def _look(self) -> None:
+        """Look at the teacher's file and at the project's rows, for what can be suggested and what is missing."""
+        self._stale = False
+        task = background(_seen, self.session.project, self.teacher_spec(), owner=self)
+        task.done.connect(self._looked)
+
+    def _looked(self, seen: _Seen) -> None:
+        status = self.data.values()["status"]
+        usable = seen.preferences + (seen.waiting if status == "any" else 0)
+        self._situate(preferences=usable if seen.project else None, waiting=seen.waiting)
+        if not self._suggesting:
+            return
+        self.who.suggest_layers(seen.layers // 2)
+        data = self.data.values()
+        if seen.tagged and not data["held_out_tag"]:
             self.data.set_values({**data, "held_out_tag": HELD_OUT_TAG})
 
     def teacher_spec(self) -> TeacherSpec | None:
         """The chosen teacher."""
-        return self._specs.get(self.teacher.currentText())
+        return self.who.teacher_spec()
 
     def _edited(self) -> None:
-        source = str(self.source.values()["source"])
-        self.folder.setVisible(source == "folder")
-        for name in ("layer_count", "layers", "hidden_size", "refit"):
-            self.student.set_field_visible(name, name in _SHOWN[source])
-        lora = self.student.values()["adapter"] == "lora"
-        for name in ("lora_rank", "lora_alpha", "lora_dropout"):
-            self.student.set_field_visible(name, lora)
         self.data.set_field_visible("held_out", not self.data.values()["held_out_tag"])
         self.run.set_field_visible("epochs", not self.run.values()["steps"])
-        spec = self.teacher_spec()
-        blind = spec is not None and spec.kind not in ("gguf", "huggingface")
-        self.objectives.blockSignals(True)
-        self.objectives.forbid_signals(_NO_SIGNALS.format(name=spec.name) if blind and spec else "")
-        self.objectives.blockSignals(False)
-        self.signals.setVisible(self.objectives.need_signals())
-        self.signals.set_field_visible("top_k", self.signals.values()["signals"] == "stored")
         self.changed.emit()
 
+    # ------------------------------------------------------------------------------------------------------ the recipe
     def show_recipe(self, recipe: TrainingRecipe) -> None:
-        """Fill the forms from a recipe."""
+        """Fill the forms from a recipe. From then on nothing is suggested: the recipe says what it wants."""
         tables = recipe.model_dump()
-        self._header = recipe.recipe
-        self.title.set_values({"title": recipe.recipe.title})
-        self.source.set_values(tables["student"])
-        self.student.set_values(tables["student"])
-        if recipe.student.path:
-            self.folder.set_path(Path(recipe.student.path))
-        self.objectives.set_tables([dict(table) for table in tables["objective"]])
-        for form, key in (
-            (self.signals, "teacher"),
-            (self.data, "data"),
-            (self.run, "run"),
-            (self.optimizer, "optimizer"),
-        ):
+        self._opened, self._suggesting = recipe, False
+        self.who.show_tables(recipe.recipe.title, recipe.teacher.name, tables["student"])
+        self._situate()
+        self.learning.show_tables(tables)
+        for form, key in ((self.data, "data"), (self.run, "run"), (self.optimizer, "optimizer")):
             form.set_values(tables[key])
-        if recipe.teacher.name in self._specs:
-            self.teacher.setCurrentText(recipe.teacher.name)
         self._edited()
 
     def recipe(self) -> TrainingRecipe:
         """What the forms say. Raises `BadInput` naming the key that cannot be used."""
-        student = {**self.source.values(), **self.student.values()}
-        for name in set(_TIED_TO_SOURCE) - set(_SHOWN[student["source"]]):
-            student[name] = StudentTable.model_fields[name].default
-        path = self.folder.path() if student["source"] == "folder" else None
-        title = str(self.title.values()["title"]).strip() or "My student"
+        learning = self.learning.tables()
+        if not learning["objective"]:
+            raise BadInput("Nothing to learn", "No objective is chosen.", "Choose at least one.")
+        title = str(self.who.title.values()["title"])
         tables: dict[str, Any] = {
             "version": 1,
-            "recipe": {**self._header.model_dump(), "title": title},
-            "student": {**student, "path": str(path) if path else ""},
+            "recipe": {**self._opened.recipe.model_dump(), "title": title if title.strip() else "My student"},
+            "student": self.who.table(),
             "data": self.data.values(),
-            "teacher": {"name": self.teacher.currentText(), **self.signals.values()},
-            "objective": self.objectives.tables(),
+            **learning,
+            "teacher": {"name": self.who.teacher_name(), **learning["teacher"]},
             "optimizer": self.optimizer.values(),
             "run": self.run.values(),
-            "export": {"name": title},
+            "export": self._export(title),
         }
         return validate_recipe(tables, TrainingRecipe, name="the form")
+
+    def _export(self, title: str) -> dict[str, Any]:
+        """What the opened recipe says of the export; a name that was the recipe's title follows it."""
+        opened = self._opened
+        follows = bool(opened.export.name) and opened.export.name == opened.recipe.title
+        return {**opened.export.model_dump(), **({"name": title} if follows else {})}
+
+    def obstacle(self) -> BadInput | None:
+        """Why a run could not start with what is chosen, before anything is read; None if it could."""
+        name = self.who.teacher_name()
+        if name and self.teacher_spec() is None:
+            return BadInput(
+                "The teacher is not in this project",
+                f"The recipe names {name!r}.",
+                "Add it on Teachers, or choose another.",
+            )
+        said = self.learning.obstacle()
+        return (
+            BadInput("An objective cannot be used", said, "Choose another, or see to what it needs.") if said else None
+        )
 
     def job(self) -> tuple[str, dict[str, Any], tuple[str, ...]]:
         """Title, parameters and key names of the training job. Raises `BadInput` for a form that cannot be used."""
         from kdstudio.recipe import recipe_hash
 
-        recipe, spec = self.recipe(), self.teacher_spec()
+        recipe, spec, obstacle = self.recipe(), self.teacher_spec(), self.obstacle()
+        if obstacle is not None:
+            raise obstacle
         parameters = {
             "recipe": recipe.model_dump(mode="json"),
             "recipe_hash": recipe_hash(recipe),
@@ -263,40 +270,31 @@ class TrainSetup(QWidget):
         return recipe.recipe.title, parameters, (spec.key_name,) if spec is not None and spec.key_name else ()
 
 
-def _suggestions(project: Project | None, spec: TeacherSpec | None) -> tuple[int, bool]:
-    """Half of the teacher's layers (0 if unknown), and whether prompts carry the held-out tag. For the background."""
-    from kdstudio.errors import BadInput
+@dataclass(frozen=True)
+class _Seen:
+    """The teacher's layers (0: unknown), whether prompts carry the held-out tag, preferences accepted and pending."""
+
+    project: bool
+    layers: int = 0
+    tagged: bool = False
+    preferences: int = 0
+    waiting: int = 0
+
+
+def _seen(project: Project | None, spec: TeacherSpec | None) -> _Seen:
+    """Look at a teacher's header and a project's rows. For the background."""
     from kdstudio.models.gguf_header import read_header
-    from kdstudio.project.table import RowTable
+    from kdstudio.project.table import RowQuery, RowTable
 
     layers = 0
     if spec is not None and spec.kind == "gguf":
         with contextlib.suppress(BadInput):
-            layers = read_header(Path(spec.path)).layers // 2
+            layers = read_header(Path(spec.path)).layers
     if project is None:
-        return layers, False
+        return _Seen(False, layers)
     table = RowTable(project.folder)
     try:
-        return layers, HELD_OUT_TAG in table.tags()
+        accepted, pending = (table.count(RowQuery("preference", status=word)) for word in ("accepted", "pending"))
+        return _Seen(True, layers, HELD_OUT_TAG in table.tags(), accepted, pending)
     finally:
         table.close()
-
-
-def _caption(words: str) -> QLabel:
-    made = label(words)
-    made.setMinimumWidth(_CAPTION_WIDTH)
-    return made
-
-
-def _align(form: Form) -> None:
-    """Give all captions of a form one width, so that the editors of several forms stand under each other."""
-    for layout in form.findChildren(QFormLayout):
-        for row in range(layout.rowCount()):
-            item = layout.itemAt(row, QFormLayout.ItemRole.LabelRole)
-            caption = item.widget() if item is not None else None
-            if caption is not None:
-                caption.setMinimumWidth(_CAPTION_WIDTH)
-
-
-def _title_form() -> Form:
-    return Form(RecipeHeader, {"title": "My student"}, name="train_recipe", include=["title"], labels={"title": "Name"})
