@@ -72,7 +72,9 @@ class DataTable(Params):
         0, ge=0, description="Use at most this many training rows; 0 uses all.", json_schema_extra={"zero": "all"}
     )
     reasoning: Literal["leave_out", "think_tags"] = Field(
-        "leave_out", description="think_tags: reasoning is learnt too, in front of the response, between <think> tags."
+        "leave_out",
+        description="think_tags: reasoning is learnt too, in front of the response, between <think> tags.",
+        json_schema_extra={"leave_out": "Left out", "think_tags": "Learnt, between <think> tags"},
     )
     maximum_tokens: int = Field(1024, ge=8, le=131072, description="Longer conversations are left out and listed.")
 
@@ -93,7 +95,11 @@ class RolloutTable(Params):
     """The student's own answers to training prompts, made while it trains."""
 
     share: float = Field(
-        0.0, ge=0, le=1, description="Share of the steps on own answers; 0: none, or all where an objective needs them."
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps on own answers; 0: none, or all where an objective needs them.",
+        json_schema_extra={"zero": "as the objectives need"},
     )
     source: Literal["student", "teacher_mixed", "interleaved"] = Field(
         "student",
@@ -111,7 +117,9 @@ class RolloutTable(Params):
     teacher_share: float = Field(0.2, ge=0, le=1, description="teacher_mixed: the teacher's share in each token.")
     keep_top: int = Field(25, ge=1, le=1000, description="interleaved: tokens among the teacher's likeliest are kept.")
     replay: Literal["off", "adaptive"] = Field(
-        "off", description="adaptive: own answers are kept and used again, as DistiLLM does."
+        "off",
+        description="adaptive: own answers are kept and used again, as DistiLLM does.",
+        json_schema_extra={"off": "Not kept", "adaptive": "Kept and used again (DistiLLM)"},
     )
     capacity: int = Field(1000, ge=1, le=100_000, description="Own answers that are kept for replay.")
     steps_each: int = Field(1, ge=1, le=16, description="Optimiser steps on each round of answers (PPO's epochs).")
@@ -124,6 +132,14 @@ class RewardTable(Params):
         "overlap",
         description="overlap with the accepted response; the teacher's log-prob, or its score as a judge; "
         "a trained reward model; closeness to a length; a pattern.",
+        json_schema_extra={
+            "overlap": "Overlap with the accepted response",
+            "teacher_log_prob": "The teacher's log-prob",
+            "judge": "The teacher's score as a judge",
+            "reward_model": "A trained reward model",
+            "length": "Closeness to a length",
+            "pattern": "A pattern",
+        },
     )
     run: str = Field("", description="reward_model: the run that trained it.")
     rubric: str = Field(

@@ -17,6 +17,7 @@ from pytestqt.qtbot import QtBot
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.project import Project
 from kdstudio.ui.job_bridge import wait_for_background
+from kdstudio.ui.pages.train import TrainPage
 from kdstudio.ui.session import Session
 from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.train_compare import TrainCompare, compare_runs
@@ -201,3 +202,22 @@ def test_a_child_that_answers_nothing_is_an_error_in_words(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     with pytest.raises(KnownError, match="could not be compared"):
         compare_runs(tmp_path, tuple(runs))
+
+
+def test_the_train_page_leads_there_and_back(
+    project_session: Session, runs: list[str], click: Click, qtbot: QtBot
+) -> None:
+    page = TrainPage(project_session)
+    qtbot.addWidget(page)
+    page.resize(1200, 760)
+    page.show()
+    qtbot.waitExposed(page)
+    assert page.comparison is None
+    click("train_compare")
+    assert page.comparison is not None
+    assert page.comparison.isVisible()
+    assert not page.start.isVisible()
+    click(f"compare_run_{runs[0]}")
+    click("train_new")
+    assert page.start.isVisible()
+    assert not page.comparison.isVisible()

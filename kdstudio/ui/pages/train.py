@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
@@ -20,12 +20,15 @@ from kdstudio.ui.widgets.train_run import TrainRun, training_runs
 from kdstudio.ui.widgets.train_setup import TrainSetup
 from kdstudio.ui.widgets.wording import ago
 
+if TYPE_CHECKING:
+    from kdstudio.ui.widgets.train_compare import TrainCompare
+
 _NEW = "New training"
 _ESTIMATE_MILLISECONDS = 300
 
 
 class TrainPage(Page):
-    """Two views: the forms of a new run with its estimate, and one run with its plots."""
+    """Three views: the forms of a new run with its estimate, one run with its plots, and finished runs compared."""
 
     key: ClassVar[str] = "train"
 
@@ -40,6 +43,10 @@ class TrainPage(Page):
         self.runs.setMinimumWidth(240)
         self.start = button("Start training", icon="play", kind="primary", name="train_start", clicked=self._start)
         self.new = button("New training", icon="plus", kind="ghost", name="train_new", clicked=self.show_new)
+        self.compare = button(
+            "Compare runs", icon="scale", kind="ghost", name="train_compare", clicked=self.show_compare
+        )
+        self.comparison: TrainCompare | None = None  # made when it is first asked for
         self.load = button("Open recipe…", icon="folder", name="train_load", clicked=self._ask_load)
         self.save = button("Save recipe…", icon="download", name="train_save", clicked=self._ask_save)
         self.setup = TrainSetup(session)
@@ -67,7 +74,7 @@ class TrainPage(Page):
             self.stack.addWidget(view)
         head.addWidget(self.runs)
         head.addStretch(1)
-        for control in (self.new, self.run.head, self.load, self.save, self.start):
+        for control in (self.compare, self.new, self.run.head, self.load, self.save, self.start):
             head.addWidget(control)
         columns = QHBoxLayout(self._forms)
         columns.setContentsMargins(0, 0, 0, 0)
@@ -126,6 +133,16 @@ class TrainPage(Page):
         self._show(self._forms)
         self._timer.start()
 
+    def show_compare(self) -> None:
+        """Show finished runs side by side."""
+        if self.comparison is None:
+            from kdstudio.ui.widgets.train_compare import TrainCompare
+
+            self.comparison = TrainCompare(self.session)
+            self.stack.addWidget(self.comparison)
+        self.comparison.refresh()
+        self._show(self.comparison)
+
     def _show_run(self, run_id: str) -> None:
         self.run.show_run(run_id)
         self._list_runs()
@@ -135,8 +152,9 @@ class TrainPage(Page):
         self.stack.setCurrentWidget(view)
         for control in (self.start, self.load, self.save):
             control.setVisible(view is self._forms)
-        for shown in (self.new, self.run.head):
-            shown.setVisible(view is self.run)
+        self.run.head.setVisible(view is self.run)
+        self.new.setVisible(view in (self.run, self.comparison))
+        self.compare.setVisible(view in (self.run, self._forms))
         self.runs.setVisible(view is not self.empty)
 
     def _run_changed(self, run_id: str) -> None:
