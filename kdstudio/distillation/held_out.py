@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from kdstudio.distillation.teacher_signals import Precision, SignalSource
 HEAD_ELEMENTS = 1 << 23
 """Logits formed at once (32 MiB in float32): longer batches go through the head in pieces."""
 HELD_OUT_NAME = "held_out_rows.json"
+Scorer = Callable[[Tensor], Tensor]
 _FIGURES = ("nll", "forward_kl", "top1_agreement")
 
 
@@ -70,12 +71,17 @@ def measure(
     source: SignalSource | None,
     device: torch.device,
     precision: Precision,
+    scorer: Scorer | None = None,
 ) -> HeldOut:
-    """Measure `network` on the held-out rows against `source` (temperature 1). There must be held-out rows."""
+    """Measure `network` on the held-out rows against `source` (temperature 1). There must be held-out rows.
+
+    `scorer` says what a response is worth from its last state [B, H]; without one its mean log-prob does.
+    """
     was_training = network.training
     network.train(False)
     head, prefix = head_weight(network), rows.prefix.to(device)
     found: dict[int, list[float]] = {}  # by row: sums over its tokens
+    scored: dict[int, float] = {}
     for group in rows.groups(rows.held_out):
         batch = rows.batch(group, device)
         with precision():
@@ -86,9 +92,12 @@ def measure(
             for piece in token_pieces(len(targets), head.shape[0])
         ]
         sums = torch.stack([batch.sum_of_rows(values) for values in torch.cat(pieces, dim=1)])
+        if scorer is not None:
+            ends = batch.sum_of_rows(torch.ones_like(batch.labels)).cumsum(0) - 1
+            scored.update(zip(group, scorer(hidden[ends].float()).cpu().tolist(), strict=True))
         found.update(zip(group, sums.t().cpu().tolist(), strict=True))
     network.train(was_training)
-    return _summary(rows, found, with_teacher=source is not None)
+    return _summary(rows, found, scored, with_teacher=source is not None)
 
 
 def _figures(logits: Tensor, targets: Targets) -> Tensor:
@@ -108,7 +117,9 @@ def _figures(logits: Tensor, targets: Targets) -> Tensor:
     return torch.stack([part.to(exact) for part in (nll, divergence, agreement)])
 
 
-def _summary(rows: TrainingRows, found: dict[int, list[float]], *, with_teacher: bool) -> HeldOut:
+def _summary(
+    rows: TrainingRows, found: dict[int, list[float]], scored: dict[int, float], *, with_teacher: bool
+) -> HeldOut:
     order = list(rows.held_out)
     examples = [rows.examples[row] for row in order]
     tokens = [len(example.response_ids) for example in examples]
@@ -120,8 +131,8 @@ def _summary(rows: TrainingRows, found: dict[int, list[float]], *, with_teacher:
     accuracy = None
     if any(example.group for example in examples):
         pairs = Pairs.of(examples)
-        likely = [-found[row][0] / count for row, count in zip(order, tokens, strict=True)]
-        leads = [likely[better] > likely[worse] for better, worse in zip(pairs.better, pairs.worse, strict=True)]
+        worth = [scored.get(row, -found[row][0] / count) for row, count in zip(order, tokens, strict=True)]
+        leads = [worth[better] > worth[worse] for better, worse in zip(pairs.better, pairs.worse, strict=True)]
         accuracy = sum(leads) / len(leads) if leads else None
     if not with_teacher:
         return HeldOut(whole[0], preference_accuracy=accuracy, rows=by_row)

@@ -15,6 +15,7 @@ from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.bound.base import Setting
 from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.forward import head_weight
+from kdstudio.distillation.held_out import HeldOut, measure
 from kdstudio.distillation.objectives import WeightedObjectives, needed_signals, uses_own_answers
 from kdstudio.distillation.own_answers import OwnAnswers, Shape
 from kdstudio.distillation.passes import Pass
@@ -170,6 +171,13 @@ class Learning:
             if finding.sign not in self._said:
                 self._said.add(finding.sign)
                 self._job.warn(finding.title, f"Step {step}: {finding.detail}", finding.hint)
+
+    def measure(self) -> HeldOut:
+        """The student as it stands on the held-out rows. A reward model's own head says what responses are worth."""
+        named = dict(self.objectives.modules.named_children())
+        scorer = next((module for name, module in named.items() if name.startswith("reward_model")), None)
+        accelerator, judge = self._accelerator, self._side.judge
+        return measure(self._student.model, self._rows, judge, accelerator.device, accelerator.autocast, scorer)
 
     def after_validation(self, loss: float) -> None:
         """DistiLLM's schedule hears of every measurement."""

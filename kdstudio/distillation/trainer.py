@@ -23,7 +23,6 @@ from kdstudio.distillation.checkpoint import Checkpoint as Saved
 from kdstudio.distillation.checkpoint import newest_checkpoint, restore_checkpoint, save_checkpoint
 from kdstudio.distillation.experience import Experience, StepRows
 from kdstudio.distillation.forward import Embedded, watched_hidden
-from kdstudio.distillation.held_out import measure
 from kdstudio.distillation.inner_states import Watch
 from kdstudio.distillation.learning import Learning
 from kdstudio.distillation.objectives import Sums
@@ -150,8 +149,7 @@ class Trainer:
         self._side.refit(self._job, self._student, self._rows, self._accelerator)
         self._average.restart()
         if self._rows.held_out:
-            device, precision = self._accelerator.device, self._accelerator.autocast
-            self._outcome.refitted = measure(self._network, self._rows, self._side.judge, device, precision).values()
+            self._outcome.refitted = self._learning.measure().values()
             named = {name.replace("held_out", "refitted"): value for name, value in self._outcome.refitted.items()}
             self._job.emit(Metric(0, named))
         self._outcome.seconds += time.perf_counter() - began
@@ -237,7 +235,7 @@ class Trainer:
         began = time.perf_counter()
         device = self._accelerator.device
         with self._average.applied():
-            found = measure(self._network, self._rows, self._side.judge, device, self._accelerator.autocast)
+            found = self._learning.measure()
             prompts = [example.prompt_ids.tolist() for example in self._samples]
             with self._accelerator.autocast():
                 answers = greedy_answers(self._network, prompts, self._student.tokenizer.end_ids, device)
