@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from kdstudio.catalogue.training import DataTable
 from kdstudio.distillation.batches import BatchPlan, collate, held_out_prompts, shared_prefix
 from kdstudio.distillation.examples import Example
-from tests.unit.distillation.setting import examples
+from kdstudio.distillation.held_out import measure
+from kdstudio.distillation.rows import split_rows
+from kdstudio.students.gguf_weights import load_gguf
+from kdstudio.students.network import assemble
+from tests.tiny import tiny_model
+from tests.unit.distillation.setting import examples, training_rows
+
+CPU = torch.device("cpu")
 
 LENGTHS = [10 + (number * 37) % 90 for number in range(103)]
 
@@ -98,3 +110,70 @@ def test_held_out_prompts_are_drawn_by_seed_and_hardly_move() -> None:
     assert held_out_prompts(prompts, 0.0, 0) == set()
     assert len(held_out_prompts([1, 2], 0.01, 0)) == 1
     assert held_out_prompts([1], 0.5, 0) == set()
+
+
+# ------------------------------------------------------------------------------------------------------- preferences
+def preferences(count: int) -> list[Example]:
+    """So many preferences, of two, three or four responses, best first."""
+    made: list[Example] = []
+    for number, example in enumerate(examples(count)):
+        for place in range(2 + number % 3):
+            ids = np.roll(example.response_ids, place).astype(np.int32)
+            made.append(replace(example, response_ids=ids, group=number + 1, score=float(-place)))
+    return made
+
+
+@pytest.mark.parametrize(("rows_per_batch", "accumulation"), [(1, 4), (4, 1), (3, 2)])
+def test_the_responses_of_a_preference_stay_in_one_pass(rows_per_batch: int, accumulation: int) -> None:
+    rows = split_rows(preferences(10), DataTable(held_out=0.0), 0)
+    lengths = [rows.tokens(unit) for unit in rows.units]
+    steps = BatchPlan(lengths, rows_per_batch=rows_per_batch, accumulation=accumulation, seed=0)
+    seen: list[int] = []
+    for step in range(steps.steps_per_epoch):
+        for units in steps.step(step):
+            batch = rows.batch([row for unit in units for row in rows.units[unit]], CPU)
+            assert len({example.group for example in batch.examples}) == len(units) <= rows_per_batch
+            for group in {example.group for example in batch.examples}:
+                assert sum(example.group == group for example in batch.examples) == 2 + (group - 1) % 3
+            seen += units
+    assert sorted(seen) == list(range(10))
+
+
+def test_all_responses_of_a_prompt_are_held_out_together() -> None:
+    rows = split_rows(preferences(10), DataTable(held_out=0.3), 0)
+    held = {rows.examples[row].group for row in rows.held_out}
+    assert len(held) == 3
+    assert not held & {rows.examples[row].group for row in rows.training}
+    assert len(rows.held_out) == sum(2 + (group - 1) % 3 for group in held)
+    assert len(rows.units) == 7
+
+
+def test_a_limit_leaves_no_preference_with_one_side() -> None:
+    for limit in range(2, 12):
+        rows = split_rows(preferences(4), DataTable(held_out=0.0, limit=limit), 0)
+        assert len(rows.examples) <= limit
+        assert all(len(unit) >= 2 for unit in rows.units)
+
+
+def test_held_out_preferences_are_judged_by_their_best_and_worst() -> None:
+    """The other figures are means over all responses: a preference's worse sides are text like any other."""
+    rows = split_rows(preferences(10), DataTable(held_out=0.5), 0)
+    path = tiny_model(layers=2)
+    network = assemble(*load_gguf(path), path.name)
+    found = measure(network, rows, None, CPU, nullcontext)
+    likely: dict[int, dict[float, float]] = {}
+    every: list[float] = []
+    for row in rows.held_out:
+        example = rows.examples[row]
+        ids = torch.tensor([[*example.prompt_ids.tolist(), *example.response_ids.tolist()]])
+        with torch.no_grad():
+            log_probs = network(ids).logits[0, len(example.prompt_ids) - 1 : -1].log_softmax(-1)
+        labels = torch.from_numpy(example.response_ids).long()
+        values = log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
+        likely.setdefault(example.group, {})[example.score] = float(values.mean())
+        every += values.tolist()
+    leads = [scores[max(scores)] > scores[min(scores)] for scores in likely.values()]
+    assert found.preference_accuracy == sum(leads) / len(leads)
+    assert found.nll == pytest.approx(-np.mean(every), rel=1e-4)
+    assert "held_out_preference_accuracy" in found.values()
+    assert "held_out_preference_accuracy" not in measure(network, training_rows(8), None, CPU, nullcontext).values()

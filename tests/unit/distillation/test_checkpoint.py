@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -58,6 +60,42 @@ def test_weights_optimizer_and_chance_come_back(tmp_path: Path) -> None:
     assert other.weights() == expected
 
 
+def test_what_objectives_keep_comes_back_too(tmp_path: Path) -> None:
+    setting = Setting()
+    setting.step()
+    extra = {"replay.tokens": torch.tensor([3, 1, 2]), "mean.a.b": torch.randn(3, 4), "empty": torch.zeros(0)}
+    learning = {"history": {"reward": [0.5, math.nan]}, "answers": {"written": 3}}
+    save_checkpoint(
+        tmp_path,
+        1,
+        setting.parameters,
+        setting.optimizer,
+        recipe="r",
+        progress={},
+        versions={},
+        learning=learning,
+        extra=extra,
+    )
+    found, faults = newest_checkpoint(tmp_path, "r")
+    assert found is not None
+    assert faults == []
+    assert found.learning["answers"] == {"written": 3}
+    assert found.learning["history"]["reward"][0] == 0.5
+    assert math.isnan(found.learning["history"]["reward"][1])  # a step that was not measured
+    restored = restore_checkpoint(found, setting.parameters, setting.optimizer)
+    assert restored.keys() == extra.keys()
+    assert all(torch.equal(restored[name], extra[name]) for name in extra)
+
+
+def test_a_checkpoint_of_an_earlier_format_is_passed_over(tmp_path: Path) -> None:
+    Setting().save(tmp_path, 1)
+    path = tmp_path / "step-000001" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    found, faults = newest_checkpoint(tmp_path, "r")
+    assert found is None
+    assert "format 1" in faults[0]
+
+
 def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
     setting = Setting()
     for step in (8, 9, 10, 1_000_000):
@@ -70,7 +108,8 @@ def test_two_are_kept_and_the_newest_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "optimizer.safetensors", "random.safetensors", "manifest.json"]
+    "name",
+    ["weights.safetensors", "optimizer.safetensors", "random.safetensors", "learning.safetensors", "manifest.json"],
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove"])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, name: str, damage: str) -> None:
@@ -124,7 +163,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize("package", ["distillation", "students"])
 def test_nothing_here_pickles(package: str) -> None:
     folder = Path(kdstudio.distillation.__file__).parent.parent / package
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
