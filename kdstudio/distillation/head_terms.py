@@ -66,7 +66,7 @@ class DenseTerm:
     def chunk(self, rows: slice) -> BlockTerm:
         """Form the teacher's logits of the chunk."""
         teacher = self.logits(rows)
-        return lambda logits, part: self.value(logits, teacher[part])
+        return lambda logits, part: self.value(logits, teacher[part].to(logits.dtype))
 
 
 @dataclass(frozen=True)

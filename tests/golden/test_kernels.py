@@ -211,6 +211,16 @@ def test_half_precision_is_widened_before_anything_is_computed(name: str) -> Non
         torch.testing.assert_close(ours, exact.bfloat16(), atol=1e-6, rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_teacher_may_come_in_another_precision(name: str) -> None:
+    hidden, head = sides()
+    theirs = numbers(TOKENS, VOCABULARY, seed=4)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1e-10)):
+        given = theirs.to(dtype)
+        found = linear_divergence(hidden, head, given, name)
+        torch.testing.assert_close(found, composed(hidden, head, given.double(), name), atol=tolerance, rtol=tolerance)
+
+
 def test_autocast_around_it_changes_nothing() -> None:
     hidden, head = sides(dtype=torch.float32)
     theirs = teacher("hidden", dtype=torch.float32)

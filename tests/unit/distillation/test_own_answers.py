@@ -234,11 +234,13 @@ def test_an_answer_that_ends_at_once_is_an_answer(project: Path, recipe: str, mo
         assert set(curve(project / "runs" / recipe, "reward").values()) == {(0.0).hex()}
 
 
-def test_equal_rewards_move_nothing_and_are_said(project: Path) -> None:
+@pytest.mark.parametrize("stops", [(99,), (6, 11, 99)])
+def test_equal_rewards_move_nothing_and_are_said_once(project: Path, stops: tuple[int, ...]) -> None:
     reward = {"kind": "pattern", "pattern": "no answer holds this"}
     run = {"steps": 12, "rows_per_batch": 2, "accumulation": 1, "evaluate_every": 99, "checkpoint_every": 99}
     made = shipped("grpo", reward=reward, run=run, rollout={"samples": 2, "max_tokens": 3})
-    train(project, "equal", made)
+    for stop_at in stops:  # a run that goes on knows what it saw and what it said
+        train(project, "equal", made, stop_at=stop_at)
     assert set(curve(project / "runs" / "equal", "grad_norm").values()) == {(0.0).hex()}
     _, before = load_gguf(judge(), layers=(0, 3))
     after = weights(project, "equal")
