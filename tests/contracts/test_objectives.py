@@ -29,14 +29,17 @@ SPARSE = [
 ]
 
 
-def batch() -> Batch:
-    """Three groups of two answers of different worth, half of them the student's own, some with reasoning."""
+POLICIES = ("minillm", "on_policy_as_reward", "grpo", "ppo")
+
+
+def batch(key: str = "") -> Batch:
+    """Three groups of two answers of different worth, half of them the student's own (a policy's: all), with reasoning."""
     rows = [
         replace(
             example,
             group=place // 2 + 1,
             score=float((place % 2) ^ (place // 2 % 2)),
-            own=bool(place % 2),
+            own=bool(place % 2) or key in POLICIES,
             tags=(f"weight:{0.5 + place}",),
             rationale=len(example.response_ids) // 2,
         )
@@ -69,7 +72,7 @@ def inner(watch: Watch, rows: Batch, seed: int) -> InnerStates:
 
 
 def view(key: str, kind: str = "dense", *, head_seed: int = 4, **parameters: Any) -> tuple[Pass, WeightedObjectives]:
-    rows = batch()
+    rows = batch(key)
     objectives = WeightedObjectives([ObjectiveTable(name=key, parameters=parameters)], SETTING)
     ours, theirs = objectives.watch()
     hidden = draw(len(rows.labels), SIZE, seed=5).requires_grad_()
