@@ -33,7 +33,7 @@ POLICIES = ("minillm", "on_policy_as_reward", "grpo", "ppo")
 
 
 def batch(key: str = "") -> Batch:
-    """Three groups of two answers of different worth, half of them the student's own (a policy's: all), with reasoning."""
+    """Three groups of two answers of different worth, half of them the student's own (a policy's: all)."""
     rows = [
         replace(
             example,
