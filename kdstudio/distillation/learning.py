@@ -130,7 +130,7 @@ class Learning:
             self._accelerator.device,
             self._accelerator.autocast,
             source if isinstance(source, DenseTeacher | StoredSignals) else None,
-            judge if judge is not None and judge.can_read(self._rows.training) else None,
+            judge,
             teacher_tokenizer,
             named,
         )

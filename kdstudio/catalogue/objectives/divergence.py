@@ -47,8 +47,8 @@ class AdaptiveParams(TemperatureParams):
 class AlphaBetaParams(TemperatureParams):
     """Parameters of the alpha-beta divergence."""
 
-    alpha: float = Field(0.2, ge=-1, le=2, description="Larger: more of the gradient where the two differ most.")
-    beta: float = Field(0.7, ge=-1, le=2, description="Larger: more of the gradient where the student is confident.")
+    alpha: float = Field(0.2, ge=0, le=2, description="Larger: more of the gradient where the two differ most.")
+    beta: float = Field(0.7, ge=0, le=2, description="Larger: more of the gradient where the student is confident.")
 
 
 class SampledParams(Params):

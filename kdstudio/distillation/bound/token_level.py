@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from kdstudio.distillation.bound.base import Binder, Objective, Setting, dense_of, signal_of
+from kdstudio.distillation.bound.row_level import Pairs
 from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.head_terms import HeadTerm, LabelTerm, SampledTerm, dense_term, sparse_term
-from kdstudio.distillation.passes import Part, Pass
+from kdstudio.distillation.passes import Part, Pass, no_value
 from kdstudio.distillation.targets import DenseTarget
 
 
@@ -66,13 +67,35 @@ def _random_sampled(parameters: dict[str, Any], _: Setting) -> Objective:
     return Objective(read)
 
 
+def imitated(view: Pass) -> Tensor | None:
+    """[N] 1 at tokens of text that is worth writing, 0 at the student's own and at a preference's lesser responses.
+
+    None where all of it is.
+    """
+    examples, best = view.batch.examples, set(Pairs.of(view.batch.examples).better)
+    kept = [not example.own and (not example.group or place in best) for place, example in enumerate(examples)]
+    return None if all(kept) else view.batch.of_rows(kept)[view.batch.owner]
+
+
+def _text(view: Pass, smoothing: float, weights: Tensor | None) -> list[Part]:
+    if weights is not None and not bool(weights.any()):
+        return [Part(total=no_value(view.hidden))]
+    return [Part(term=LabelTerm(view.batch.labels, smoothing), token_weights=weights)]
+
+
+def _times(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one * other
+
+
 def _supervised(parameters: dict[str, Any], _: Setting) -> Objective:
     smoothing, weighed = parameters["label_smoothing"], parameters["row_weights"]
 
     def read(view: Pass) -> list[Part]:
         weights = view.batch.of_rows([example.weight for example in view.batch.examples]) if weighed else None
         spread = None if weights is None else weights[view.batch.owner]
-        return [Part(term=LabelTerm(view.batch.labels, smoothing), token_weights=spread)]
+        return _text(view, smoothing, _times(spread, imitated(view)))
 
     return Objective(read)
 
@@ -81,9 +104,8 @@ def _rationale(parameters: dict[str, Any], _: Setting) -> Objective:
     """L = L_answer + lambda L_rationale: Hsieh et al. 2023, https://arxiv.org/abs/2305.02301, equation 3."""
 
     def read(view: Pass) -> list[Part]:
-        reasoning = rationale_mask(view)
-        weights = torch.where(reasoning, parameters["rationale_weight"], 1.0)
-        return [Part(term=LabelTerm(view.batch.labels), token_weights=weights)]
+        weights = torch.where(rationale_mask(view), parameters["rationale_weight"], 1.0)
+        return _text(view, 0.0, _times(weights, imitated(view)))
 
     return Objective(read)
 

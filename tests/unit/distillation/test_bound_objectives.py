@@ -28,6 +28,18 @@ GROUPS = ((1, (3.0, 0.0, 1.0)), (2, (0.5, 0.5)), (3, (0.0, 2.0)))
 COUNTS: Any = {"token": 1, "row": 1, "unit": 1}
 
 
+def _best() -> list[float]:
+    """1 for the response of each preference that is worth imitating: its best, where there is a lesser one."""
+    flags: list[float] = []
+    for _, scores in GROUPS:
+        first = scores.index(max(scores)) if max(scores) > min(scores) else -1
+        flags += [float(place == first) for place in range(len(scores))]
+    return flags
+
+
+BEST = _best()
+
+
 def bound(name: str, **given: Any) -> Bound:
     parameters = OBJECTIVES[name].params(**given).model_dump()
     return BINDERS[name](parameters, Setting({"hidden_size": WIDTH}, {"hidden_size": WIDTH}))
@@ -41,7 +53,9 @@ def a_pass(seed: int = 0, *, own: Sequence[bool] = (True,) * 7, scale: float = 0
         for score in scores:
             example, written = next(made)
             tags = (f"weight:0.{len(chosen) + 1}",)
-            chosen.append(replace(example, group=group, score=score, own=written, tags=tags, rationale=len(chosen) % 3))
+            chosen.append(
+                replace(example, group=group, score=score, own=written, tags=tags, rationale=(len(chosen) + 1) % 3)
+            )
     batch = pad(chosen, (-1,) * 7)
     count = len(batch.labels)
     fixed, moving = torch.Generator().manual_seed(99), torch.Generator().manual_seed(seed)
@@ -79,18 +93,20 @@ def check(objective: Bound, view: Pass, expected: Tensor) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- each token
 def test_text_is_weighed_by_row_by_task_or_by_the_teacher() -> None:
-    view = a_pass()
+    best = [BEST[place] for place in range(7)]
+    view = a_pass(own=(False,) * 7)
     rows = [(-part).sum() for part in by_row(log_probs(view), view)]
-    expected = torch.stack([row * 0.1 * (place + 1) for place, row in enumerate(rows)]).sum()
+    expected = torch.stack([row * 0.1 * (place + 1) * best[place] for place, row in enumerate(rows)]).sum()
     check(bound("supervised", row_weights=True), view, expected)
-    view = a_pass()
+    view = a_pass(own=(False,) * 7)
     weights = [
-        0.5 if place < example.rationale else 1.0
-        for example in view.batch.examples
+        best[number] * (0.5 if place < example.rationale else 1.0)
+        for number, example in enumerate(view.batch.examples)
         for place in range(len(example.response_ids))
     ]
     assert 0.5 in weights
     check(bound("rationale_multitask"), view, -(log_probs(view) * torch.tensor(weights)).sum())
+    check(bound("supervised"), a_pass(own=(True,) * 7), torch.zeros((), dtype=torch.float64, requires_grad=True))
     view = a_pass()
     certain = (0.1 + 0.9 * view.teacher_log_probs.exp()).double()
     check(bound("weighted_tokens", floor=0.1), view, -(log_probs(view) * certain).sum())
