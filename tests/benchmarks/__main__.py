@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import distillation, teachers, window
+from tests.benchmarks import distillation, quality, teachers, window
 from tests.benchmarks.figures import Figure
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "generate": teachers.generation,
     "score": teachers.scoring,
     "distillation": distillation.distillation,
+    "quality": quality.quality,
 }
 
 
