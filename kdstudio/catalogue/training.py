@@ -74,7 +74,7 @@ class DataTable(Params):
     reasoning: Literal["leave_out", "think_tags"] = Field(
         "leave_out",
         description="think_tags: reasoning is learnt too, in front of the response, between <think> tags.",
-        json_schema_extra={"leave_out": "Left out", "think_tags": "Learnt, between <think> tags"},
+        json_schema_extra={"leave_out": "Left out", "think_tags": "In <think> tags"},
     )
     maximum_tokens: int = Field(1024, ge=8, le=131072, description="Longer conversations are left out and listed.")
 
@@ -99,7 +99,7 @@ class RolloutTable(Params):
         ge=0,
         le=1,
         description="Share of the steps on own answers; 0: none, or all where an objective needs them.",
-        json_schema_extra={"zero": "as the objectives need"},
+        json_schema_extra={"zero": "as needed"},
     )
     source: Literal["student", "teacher_mixed", "interleaved"] = Field(
         "student",
@@ -119,7 +119,7 @@ class RolloutTable(Params):
     replay: Literal["off", "adaptive"] = Field(
         "off",
         description="adaptive: own answers are kept and used again, as DistiLLM does.",
-        json_schema_extra={"off": "Not kept", "adaptive": "Kept and used again (DistiLLM)"},
+        json_schema_extra={"off": "Not kept", "adaptive": "Used again"},
     )
     capacity: int = Field(1000, ge=1, le=100_000, description="Own answers that are kept for replay.")
     steps_each: int = Field(1, ge=1, le=16, description="Optimiser steps on each round of answers (PPO's epochs).")
@@ -133,12 +133,12 @@ class RewardTable(Params):
         description="overlap with the accepted response; the teacher's log-prob, or its score as a judge; "
         "a trained reward model; closeness to a length; a pattern.",
         json_schema_extra={
-            "overlap": "Overlap with the accepted response",
-            "teacher_log_prob": "The teacher's log-prob",
-            "judge": "The teacher's score as a judge",
-            "reward_model": "A trained reward model",
-            "length": "Closeness to a length",
-            "pattern": "A pattern",
+            "overlap": "Overlap with text",
+            "teacher_log_prob": "Teacher's log-prob",
+            "judge": "Teacher's score",
+            "reward_model": "Reward model",
+            "length": "Length",
+            "pattern": "Pattern",
         },
     )
     run: str = Field("", description="reward_model: the run that trained it.")

@@ -26,7 +26,7 @@ def test_the_file_is_what_the_script_writes() -> None:
 
 def test_the_readme_counts_right() -> None:
     told = SAMPLE.joinpath("README.md").read_text("utf-8")
-    assert f"holds {len(ROWS)} prompts" in told
+    assert f"holds {len(ROWS):,} prompts" in told
     assert f"{len(phrases('train'))} rows carry the" in told
     assert f"{len(phrases('held_out'))} carry `held_out`" in told
     assert len({row["messages"][-1]["content"] for row in ROWS}) == len(ROWS)
