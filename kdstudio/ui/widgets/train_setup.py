@@ -61,7 +61,16 @@ class TrainSetup(QWidget):
         self.run = Form(
             RunTable,
             name="train_run",
-            advanced=["accumulation", "seed", "evaluate_every", "checkpoint_every", "device", "precision"],
+            advanced=[
+                "accumulation",
+                "seed",
+                "evaluate_every",
+                "checkpoint_every",
+                "audit",
+                "device",
+                "processes",
+                "precision",
+            ],
         )
         self.optimizer = Form(
             OptimizerTable,
