@@ -12,13 +12,24 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdstudio.distillation.held_out import HELD_OUT_NAME
+import torch
+
+from kdstudio.catalogue.training import DataTable
+from kdstudio.distillation.examples import encode_rows
+from kdstudio.distillation.frozen_rows import frozen_rows
+from kdstudio.distillation.held_out import HELD_OUT_NAME, measure
+from kdstudio.distillation.rows import split_rows
+from kdstudio.distillation.teacher_signals import StoredSignals
 from kdstudio.evaluation.fair_budget import Budget
+from kdstudio.models.gguf_header import fingerprint
 from kdstudio.recipe import TrainingRecipe, validate_recipe
+from kdstudio.students.save import open_student
+from kdstudio.teachers.vault import Vault
 from tests.benchmarks.quality_answers import free_running, open_teacher
 from tests.benchmarks.quality_teacher import (
     ANSWER_TOKENS,
@@ -126,6 +137,21 @@ def train(
     name = f"{arm.name} {rate:g}".replace(",", "").replace(" ", "-")
     result = run_job(project, name, "train", {"recipe": tables, "teacher": described(teacher)})
     return Trained(result, project / "runs" / name)
+
+
+def stored_divergence(run: Trained, project: Path, teacher: Path) -> float:
+    """Held-out forward KL in nats a token as far as a stored signal knows it: its top tokens, and all others as one.
+
+    What the whole divergence has beyond that is the shape of the tail, which no stored signal teaches.
+    """
+    network, tokenizer, _ = open_student(run.student)
+    table = DataTable(held_out_tag=HELD_OUT)
+    sources = frozen_rows(run.folder, project, table, preferences=False)
+    rows = split_rows(encode_rows(tokenizer, sources, table.maximum_tokens)[0], table, seed=0)
+    with Vault(project / "vault") as vault:
+        source = StoredSignals(vault, rows, fingerprint(teacher), TOP_K)
+        found = measure(network, rows, source, torch.device("cpu"), nullcontext).forward_kl
+    return float("nan") if found is None else found
 
 
 def _recipe(arm: Arm, seed: int, rate: float, start: Path | None) -> dict[str, Any]:
