@@ -1,13 +1,13 @@
 """Whether distillation teaches better than text alone, on the shipped synthetic corpus with five seeds.
 
-The protocol was fixed before the five seeds were run, and they were run once. A teacher is trained from nothing on the
+The protocol was fixed before the five seeds were run; a second run repeated every figure. A teacher is trained from nothing on the
 corpus. For each seed it answers the training prompts anew (temperature 1, one answer each); held-out prompts keep their
 answers. Students see the same rows in the same order for the same number of tokens. Held-out divergence is the forward
 KL to the teacher over the held-out answers; free-running answers are sampled by the student to held-out prompts, and
 judged by the reverse KL from the teacher and, where there is one right answer, by whether it was given.
 
-One figure was added after the five seeds had been seen, because it says why the promise about stored signals is broken
-here: the divergence as far as a stored signal knows it. No run changed with it.
+One figure was added after the five seeds had been seen: the divergence as far as a stored signal knows it, which says
+how much of what stored signals lose is the shape of the tail. No run changed with it.
 
 Each seed runs in a process with one thread, as many at once as the product would use threads. Intervals are those of
 `kdstudio.evaluation.comparison`: over held-out prompts and over seeds.
