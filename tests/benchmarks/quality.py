@@ -1,10 +1,11 @@
 """Whether distillation teaches better than text alone, on the shipped synthetic corpus with five seeds.
 
-The protocol was fixed before the five seeds were run; a second run repeated every figure. A teacher is trained from nothing on the
-corpus. For each seed it answers the training prompts anew (temperature 1, one answer each); held-out prompts keep their
-answers. Students see the same rows in the same order for the same number of tokens. Held-out divergence is the forward
-KL to the teacher over the held-out answers; free-running answers are sampled by the student to held-out prompts, and
-judged by the reverse KL from the teacher and, where there is one right answer, by whether it was given.
+The protocol was fixed before the five seeds were run; a second run repeated every figure. A teacher is trained from
+nothing on the corpus. For each seed it answers the training prompts anew (temperature 1, one answer each); held-out
+prompts keep their answers. Students see the same rows in the same order for the same number of tokens. Held-out
+divergence is the forward KL to the teacher over the held-out answers; free-running answers are sampled by the student
+to held-out prompts, and judged by the reverse KL from the teacher and, where there is one right answer, by whether it
+was given.
 
 One figure was added after the five seeds had been seen: the divergence as far as a stored signal knows it, which says
 how much of what stored signals lose is the shape of the tail. No run changed with it.
