@@ -34,8 +34,8 @@ def page(window: MainWindow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_guide_is_there_before_the_first_teacher_and_leads_on_after_it(
     page: TeachersPage, window: MainWindow, click: Click, qtbot: QtBot
 ) -> None:
+    qtbot.waitUntil(lambda: not page.guide.isVisible(), timeout=SECOND)  # the teachers are read in the background
     assert isinstance(visible_widget("teachers_guide"), TeacherGuide)
-    assert not page.guide.isVisible()
     project = window.session.project
     assert project is not None
     project.teachers.add(TeacherSpec("api", "openai", url="http://localhost:1/v1", model="m"))
