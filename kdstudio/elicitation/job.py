@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kdstudio.elicitation.answers import bounded, from_event, to_event
 from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Written
 from kdstudio.elicitation.prompts import prompts_of
+from kdstudio.elicitation.speakers import open_speakers
 from kdstudio.elicitation.values import with_values
 from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.jobs.events import Answer, Dropped, Event, Row
@@ -21,7 +22,6 @@ from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe, recipe_hash, validate_recipe
 from kdstudio.teachers.base import Completion, Request, Teacher
-from kdstudio.teachers.opening import open_teacher
 
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
@@ -106,7 +106,7 @@ class _Elicitation:
 
     def _opened(self) -> Teacher:
         self._report("loading the teacher")
-        teacher = open_teacher(self._spec, self._job.secrets)
+        teacher = open_speakers(self._job)
         for note in teacher.notes:
             self._job.warn(note)
         return teacher

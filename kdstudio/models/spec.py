@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TeacherKind = Literal["gguf", "openai", "huggingface", "scripted"]
+TeacherKind = Literal["gguf", "openai", "anthropic", "huggingface", "scripted"]
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """Where a teacher is: `gguf` (path), `openai` (url, model), `huggingface` (path), `scripted` (path of a script).
+    """Where a teacher is: `path` (gguf, huggingface, a scripted one's script), or `url`, `model` (openai, anthropic).
 
     `key_name` names a secret, never holds one. `options` depend on the kind (context_tokens, threads, ...).
     """

