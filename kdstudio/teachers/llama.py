@@ -16,10 +16,11 @@ from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
 from kdstudio.teachers.base import Capabilities, Completion, Request, TeacherSpec
 from kdstudio.teachers.dequantised import fast_copy
 from kdstudio.teachers.llama_generation import Generation, OnText
+from kdstudio.teachers.llama_logits import signal_of
 from kdstudio.teachers.llama_native import NativeContext, NativeModel
-from kdstudio.teachers.llama_scoring import Pair, Scoring
+from kdstudio.teachers.llama_scoring import Pair, Part, Reduce, Scoring
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
-from kdstudio.teachers.signals import SparseSignal
+from kdstudio.teachers.signals import SparseSignal, concatenate
 
 REQUESTS_AT_ONCE = 32
 SCORED_AT_ONCE = 64
@@ -99,6 +100,13 @@ class LlamaTeacher:
         self, sequences: Sequence[Pair], top_k: int, *, stop: Callable[[], bool] = _never
     ) -> Iterator[tuple[int, SparseSignal]]:
         """As `base.Teacher.score`. Raises `KnownError` for a row longer than the context, naming both sizes."""
+        kept = self.read(sequences, lambda logits, labels, *_: signal_of(logits, labels, top_k), stop=stop)
+        return ((index, concatenate(parts)) for index, parts in kept)
+
+    def read(
+        self, sequences: Sequence[Pair], reduce: Reduce[Part], *, stop: Callable[[], bool] = _never
+    ) -> Iterator[tuple[int, list[Part]]]:
+        """As `score`, but what is kept of the exact distributions is what `reduce` makes of them, in parts."""
         if not sequences:
             return iter(())
         longest = max(len(prompt) + len(response) for prompt, response in sequences)
@@ -111,7 +119,7 @@ class LlamaTeacher:
         outputs = max(32, min(BATCH_TOKENS, _OUTPUT_BYTES // (4 * self._model.vocabulary_size)))
         context = self._opened(2 * longest + BATCH_TOKENS, SCORED_AT_ONCE, outputs)
         self._generation = None  # its memory was cleared
-        return Scoring(context, top_k, self._shares, stop).run(sequences)
+        return Scoring(context, reduce, self._shares, stop).run(sequences)
 
     def _for_answers(self, cells: int, sequences: int) -> NativeContext:
         return self._opened(min(cells, max(self._maximum_cells, _CELL_STEP)), sequences, self.at_once)

@@ -9,31 +9,41 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from kdstudio.errors import KnownError
-from kdstudio.teachers.llama_logits import signal_of
 from kdstudio.teachers.llama_native import NativeContext, shared_length
-from kdstudio.teachers.signals import SparseSignal, concatenate
 
 _BASE = 0
 _LOOK_AHEAD = 32
 _WORTH_SHARING = 64  # tokens that a longer shared beginning must save to be worth a decode of its own
 Pair = tuple[Sequence[int], Sequence[int]]
+Part = TypeVar("Part")
+Reduce = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], int, int], Part]
+"""(logits [n, V], labels [n], the row's index, the first of these tokens in its response) -> what is kept of them.
+
+The logits are llama.cpp's own memory: they are gone after the call.
+"""
 
 
 @dataclass
-class Row:
-    """A text being scored. `tokens`: all but the last of prompt and response; `read`: how many of them were read."""
+class Row(Generic[Part]):
+    """A text being scored. `tokens`: all but the last of prompt and response; `read`: how many of them were read.
+
+    `parts` are what was kept of its first `reduced` response tokens.
+    """
 
     index: int
     tokens: list[int]
     prompt_tokens: int
-    labels: np.ndarray[tuple[int], np.dtype[np.int64]]
+    labels: npt.NDArray[np.int64]
     sequence: int = 0
     read: int = 0
-    parts: list[SparseSignal] = field(default_factory=list)
+    reduced: int = 0
+    parts: list[Part] = field(default_factory=list)
 
     def outputs(self, last: int) -> int:
         """Positions in [read, last) whose logits predict a response token."""
@@ -41,41 +51,41 @@ class Row:
 
 
 @dataclass
-class Scoring:
+class Scoring(Generic[Part]):
     """One run over `sequences`; `context` must hold twice the longest row and a batch."""
 
     context: NativeContext
-    top_k: int
+    reduce: Reduce[Part]
     shares: bool
     stop: Callable[[], bool]
     base: list[int] = field(default_factory=list)
 
-    def run(self, sequences: Sequence[Pair]) -> Iterator[tuple[int, SparseSignal]]:
-        """Yield (index, signal at each response token) as rows are done; a row without a prompt is a `KnownError`."""
+    def run(self, sequences: Sequence[Pair]) -> Iterator[tuple[int, list[Part]]]:
+        """Yield (index, its parts in order) as rows are done; a row without a prompt is a `KnownError`."""
         self.context.clear()
-        rows = [_row(index, pair) for index, pair in enumerate(sequences)]
+        rows: list[Row[Part]] = [_row(index, pair) for index, pair in enumerate(sequences)]
         waiting = deque(sorted(rows, key=lambda row: row.tokens))
-        active: list[Row] = []
+        active: list[Row[Part]] = []
         while (waiting or active) and not self.stop():
             segments = self._fill(waiting, active)
             logits, first = self.context.decode(), 0
             for row, last in segments:
                 count = row.outputs(last)
                 if count:
-                    begun = sum(len(part) for part in row.parts)
-                    labels = row.labels[begun : begun + count]
-                    row.parts.append(signal_of(logits[first : first + count], labels, self.top_k))
+                    labels = row.labels[row.reduced : row.reduced + count]
+                    row.parts.append(self.reduce(logits[first : first + count], labels, row.index, row.reduced))
+                    row.reduced += count
                     first += count
                 row.read = last
                 if last == len(row.tokens):
                     active.remove(row)
                     self.context.forget(row.sequence)
-                    yield row.index, concatenate(row.parts)
+                    yield row.index, row.parts
 
-    def _fill(self, waiting: deque[Row], active: list[Row]) -> list[tuple[Row, int]]:
+    def _fill(self, waiting: deque[Row[Part]], active: list[Row[Part]]) -> list[tuple[Row[Part], int]]:
         """Fill the batch with what is left of begun rows, then new ones; returns each with where it then ends."""
         context, batch = self.context, self.context.batch
-        segments: list[tuple[Row, int]] = []
+        segments: list[tuple[Row[Part], int]] = []
         self._extend_base(waiting)
         batch.clear()
         free = deque(number for number in range(1, context.sequences) if all(row.sequence != number for row in active))
@@ -90,7 +100,7 @@ class Scoring:
             self._add(row, segments)
         return segments
 
-    def _add(self, row: Row, segments: list[tuple[Row, int]]) -> None:
+    def _add(self, row: Row[Part], segments: list[tuple[Row[Part], int]]) -> None:
         batch = self.context.batch
         last = min(len(row.tokens), row.read + batch.room)
         last -= max(0, row.outputs(last) - (self.context.outputs - batch.outputs))
@@ -98,7 +108,7 @@ class Scoring:
             batch.add(row.tokens[row.read : last], row.read, row.sequence, row.outputs(last))
             segments.append((row, last))
 
-    def _extend_base(self, waiting: deque[Row]) -> None:
+    def _extend_base(self, waiting: deque[Row[Part]]) -> None:
         """Read the beginning that the next rows share, when that saves more than the decode costs."""
         if not self.shares or len(waiting) < 2:
             return
@@ -119,7 +129,7 @@ class Scoring:
         self.base = first[:best]
 
 
-def _row(index: int, pair: Pair) -> Row:
+def _row(index: int, pair: Pair) -> Row[Part]:
     prompt, response = pair
     if not prompt or not response:
         raise KnownError(
