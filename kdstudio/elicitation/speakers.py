@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Teacher
+from kdstudio.teachers.ledger import ledger_of
 from kdstudio.teachers.opening import open_teacher
 
 if TYPE_CHECKING:
@@ -14,4 +15,4 @@ if TYPE_CHECKING:
 
 def open_speakers(job: Job) -> Teacher:
     """Whoever this run asks, as one teacher. Raises `KnownError` or `BadInput` when one cannot be used."""
-    return open_teacher(TeacherSpec(**job.parameters["teacher"]), job.secrets)
+    return open_teacher(TeacherSpec(**job.parameters["teacher"]), job.secrets, ledger=ledger_of(job))

@@ -1,12 +1,13 @@
-"""What one API's dialect must offer: send a question once, and say what a failure means. Everything else is shared.
+"""What one API's dialect must offer: send a question once, read what came, and say what a failure means.
 
-Tries, waiting, limits, spend and the ledger belong to the loop that asks; a dialect knows none of them, and its SDK's
-own retries are off.
+Tries, waiting, limits, spend and the ledger belong to the loop that asks (`asking`); a dialect knows none of them, and
+its SDK's own retries are off. Sending and reading are apart, so that the raw body is on the disk before it is parsed,
+and a body that an earlier process journalled is read without being asked for again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -14,7 +15,6 @@ from kdstudio.errors import KnownError
 from kdstudio.teachers.base import Completion, Request
 
 Show = Callable[[str], None]
-Keep = Callable[[str], Awaitable[None]]
 FailureKind = Literal["ends_run", "transient", "permanent", "cut"]
 
 
@@ -24,7 +24,9 @@ class Failure:
 
     `kind`: "ends_run" (no further request could succeed; `error` says it to the person), "transient" (try again),
     "permanent" (this request alone cannot succeed), "cut" (the answer broke off; `partial` is what came of it).
-    `retry_after`: seconds that the server asks for. `may_be_billed`: the request may have reached the server.
+    `retry_after`: seconds that the server asks for. `may_be_billed`: the request may have reached the server, which
+    did not refuse it. `overloaded`: fewer requests at once would help. `unreachable`, `timed_out`: nobody was met, or
+    nobody spoke in time.
     """
 
     kind: FailureKind
@@ -34,21 +36,39 @@ class Failure:
     may_be_billed: bool = False
     unreachable: bool = False
     timed_out: bool = False
+    overloaded: bool = False
     partial: Completion | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A raw body, read. `model` is who the body says answered ("" if it does not say).
+
+    `cached_tokens` are those of `completion.prompt_tokens` that the provider had cached and bills at a lower price.
+    """
+
+    completion: Completion
+    model: str = ""
+    cached_tokens: int = 0
 
 
 class Provider(Protocol):
     """One API's dialect, over its SDK's asynchronous client."""
 
-    async def attempt(self, request: Request, keep: Keep, show: Show | None = None) -> Completion:
-        """Send once and read the answer. `keep(raw)` is awaited with the raw body before it is parsed.
+    async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
+        """Send once; return the whole raw body, unparsed (of a stream, its text as it came over the wire).
 
-        `show(text)` gets new text as it comes. Raises whatever the SDK or the parsing raises.
+        `name` is the attempt's own, and goes into a header where the API has one for that. `show(text)` gets new text
+        as it comes. Raises whatever the SDK raises, and an error of the dialect's own for an answer that broke off.
         """
         ...
 
+    def read(self, raw: str, request: Request) -> Answered:
+        """Parse a raw body: one that just came, or one that an earlier process kept. Raises when it cannot be read."""
+        ...
+
     def failure(self, error: BaseException) -> Failure:
-        """Sort what `attempt` raised. An error that is not the endpoint's is raised again."""
+        """Sort what `attempt` or `read` raised. An error that is not the endpoint's is raised again."""
         ...
 
     def adapted(self, error: BaseException, request: Request) -> bool:
