@@ -26,9 +26,9 @@ from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.shape import parameter_count, shape_of_folder
+from kdstudio.networks.network import assemble
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student, load_source
-from kdstudio.students.network import assemble
 from kdstudio.students.refit import refit, teacher_hidden
 from kdstudio.students.save import open_tokenizer
 from kdstudio.teachers.vault import Vault

@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from kdstudio import settings
 from kdstudio.errors import KnownError
 from kdstudio.evaluation.logits import Logits, blocks
-from kdstudio.students.load import load_folder
-from kdstudio.students.network import assemble
+from kdstudio.networks.folder import load_folder
+from kdstudio.networks.network import assemble
 
 
 class TorchLogits:
@@ -67,7 +67,7 @@ class TorchLogits:
 
 
 def load_student(folder: Path, *, device: str = "cpu") -> PreTrainedModel:
-    """Build the model of a student folder in float32 on `device`. Raises `BadInput` as `students.load.load_folder`."""
+    """Build the model of a student folder in float32 on `device`. Raises `BadInput` as `networks.folder.load_folder`."""
     torch.set_num_threads(settings.thread_count())
     config, state = load_folder(folder)
     model: Any = assemble(config, state, str(folder))

@@ -16,11 +16,11 @@ from kdstudio.export.check import exportable
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.model_folder import weight_files
+from kdstudio.networks.folder import folder_config, load_folder
+from kdstudio.networks.gguf_weights import gguf_config, load_gguf
+from kdstudio.networks.network import Config, State, assemble
 from kdstudio.students.adapters import add_adapters, merge_adapters
 from kdstudio.students.fresh import fresh_config, fresh_network
-from kdstudio.students.gguf_weights import gguf_config, load_gguf
-from kdstudio.students.load import folder_config, load_folder
-from kdstudio.students.network import Config, State, assemble
 from kdstudio.students.prune import choose_layers, keep_layers
 from kdstudio.students.save import open_tokenizer, save_student
 

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdstudio.errors import BadInput
-from kdstudio.students.network import NETWORKS, Config, new_config
+from kdstudio.networks.network import NETWORKS, Config, new_config
 
 _WIDTH_MULTIPLE = 32  # every GGUF block format needs rows of whole blocks of 32
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdstudio.errors import BadInput
-from kdstudio.students.network import Config, State
+from kdstudio.networks.network import Config, State
 
 _LAYER = "model.layers."
 

@@ -19,9 +19,9 @@ from kdstudio.errors import BugError
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import GGUFHeader, read_header
 from kdstudio.models.model_folder import CONFIG_NAME, WEIGHTS_NAME
-from kdstudio.students.hf_tokenizer import SETTINGS_NAME, TEMPLATE_NAME, TOKENIZER_NAME, FolderTokenizer
-from kdstudio.students.load import load_folder
-from kdstudio.students.network import Config, assemble
+from kdstudio.networks.folder import load_folder
+from kdstudio.networks.hf_tokenizer import SETTINGS_NAME, TEMPLATE_NAME, TOKENIZER_NAME, FolderTokenizer
+from kdstudio.networks.network import Config, assemble
 from kdstudio.students.tensor_file import write_tensors
 
 VOCABULARY_NAME, PROVENANCE_NAME = "tokenizer.gguf", "student.json"

@@ -22,8 +22,8 @@ from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import text_of
 from kdstudio.distillation.teacher_signals import DenseTeacher
 from kdstudio.models.conversation import encode_prompt
+from kdstudio.networks.network import assemble
 from kdstudio.students.build import load_source
-from kdstudio.students.network import assemble
 from kdstudio.students.save import open_student
 from tests.benchmarks.quality_teacher import ANSWER_TOKENS, Chat
 

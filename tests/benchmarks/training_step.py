@@ -16,9 +16,9 @@ from pathlib import Path
 from kdstudio.errors import KnownError
 from kdstudio.models.conversation import Conversation, Tokenizer, encode_conversation
 from kdstudio.models.discovery import sample_teacher
+from kdstudio.networks.network import assemble
 from kdstudio.project import NewPrompt, NewResponse, Project
 from kdstudio.students.build import load_source, source_config
-from kdstudio.students.network import assemble
 from kdstudio.students.prune import choose_layers
 from kdstudio.students.save import open_tokenizer, save_student
 from tests.benchmarks.figures import Figure

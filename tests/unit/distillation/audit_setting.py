@@ -26,9 +26,9 @@ from kdstudio.distillation.supervised import cross_entropy
 from kdstudio.distillation.targets import TeacherTarget
 from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
 from kdstudio.models.conversation import Tokenizer
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from kdstudio.students.build import build
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
 from kdstudio.students.save import open_tokenizer
 from kdstudio.teachers.signals import SparseSignal
 from kdstudio.teachers.vault import Vault

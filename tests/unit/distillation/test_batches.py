@@ -12,8 +12,8 @@ from kdstudio.distillation.batches import BatchPlan, collate, held_out_prompts, 
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.held_out import measure
 from kdstudio.distillation.rows import split_rows
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from tests.tiny import tiny_model
 from tests.unit.distillation.setting import examples, training_rows
 

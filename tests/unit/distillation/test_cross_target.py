@@ -25,8 +25,8 @@ from kdstudio.distillation.targets import DenseTarget
 from kdstudio.distillation.teacher_signals import DenseTeacher
 from kdstudio.errors import BadInput, BugError
 from kdstudio.models.conversation import Tokenizer
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from kdstudio.students.save import open_tokenizer
 from tests.tiny import tiny_model
 from tests.unit.distillation.family_setting import StoppedJob, shipped, warnings

@@ -16,9 +16,9 @@ from kdstudio.distillation.schedule import learning_rate
 from kdstudio.distillation.trainer import CHECKPOINTS_NAME
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import Checkpoint, Metric
+from kdstudio.networks.gguf_weights import load_gguf
 from kdstudio.project import Project
 from kdstudio.project.content import NewPreference
-from kdstudio.students.gguf_weights import load_gguf
 from tests.unit.distillation.family_setting import (
     SHIPPED,
     judge,

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from tests.tiny import tiny_model
 from tests.unit.distillation.setting import training_rows, whole_batch
 

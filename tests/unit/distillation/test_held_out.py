@@ -13,8 +13,8 @@ from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.held_out import measure, token_pieces
 from kdstudio.distillation.targets import SparseTarget
 from kdstudio.distillation.teacher_signals import DenseTeacher
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from tests.golden import reference_divergences as reference
 from tests.tiny import tiny_model
 from tests.unit.distillation.setting import training_rows

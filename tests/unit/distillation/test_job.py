@@ -17,9 +17,9 @@ from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.events import Checkpoint, Metric, Progress, Sample, Warned
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.networks.gguf_weights import load_gguf
 from kdstudio.project import Project
 from kdstudio.students.build import build
-from kdstudio.students.gguf_weights import load_gguf
 from kdstudio.students.save import open_student
 from kdstudio.teachers.signals_job import run as store_signals
 from tests.tiny import tiny_gguf, tiny_model

@@ -23,8 +23,8 @@ from kdstudio.distillation.reference import Reference
 from kdstudio.distillation.rewards import Judged
 from kdstudio.distillation.rollouts import Answer
 from kdstudio.errors import BadInput
+from kdstudio.networks.gguf_weights import load_gguf
 from kdstudio.students.build import Student, build
-from kdstudio.students.gguf_weights import load_gguf
 from tests.tiny import tiny_model
 from tests.unit.distillation.family_setting import judge, shipped, train, warnings, weights
 from tests.unit.distillation.setting import curve, make_project, training_rows

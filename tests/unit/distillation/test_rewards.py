@@ -21,8 +21,8 @@ from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.rewards import OBJECTIVE_NAME, Judged, Reward, make_reward
 from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.models.conversation import Tokenizer, encode_prompt
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from kdstudio.students.save import open_tokenizer, save_student
 from kdstudio.students.tensor_file import write_tensors
 from tests.tiny import tiny_model

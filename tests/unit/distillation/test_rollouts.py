@@ -19,8 +19,8 @@ from kdstudio.distillation import rollouts
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.rollouts import Answer, draw, generate, nucleus, second_numbers
 from kdstudio.errors import BugError, KnownError
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from tests.tiny import tiny_model
 from tests.unit.distillation.setting import examples
 

@@ -23,8 +23,8 @@ from kdstudio.export.architecture import Shape, rope_factors
 from kdstudio.export.check import exportable
 from kdstudio.export.gguf import Identity, estimated_bytes, size_label, write_gguf
 from kdstudio.models.gguf_header import read_header
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble
 from kdstudio.students.save import save_student
 from tests.tiny import tiny_gguf
 from tests.unit.export.student_folders import (

@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from kdstudio.catalogue.training import StudentTable
 from kdstudio.distillation.forward import weight_of
 from kdstudio.errors import BadInput, KnownError, Stopped
+from kdstudio.networks.network import assemble
 from kdstudio.students import refit as refitting
 from kdstudio.students.build import Student, build, load_source
-from kdstudio.students.network import assemble
 from kdstudio.students.refit import Refitted, refit, teacher_hidden
 from kdstudio.students.streams import CalibrationRows, ResidualStream
 from tests.tiny import tiny_model

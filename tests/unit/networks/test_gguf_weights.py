@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kdstudio.errors import BadInput
-from kdstudio.students.gguf_weights import llama3_factors, load_gguf
-from kdstudio.students.network import assemble
+from kdstudio.networks.gguf_weights import llama3_factors, load_gguf
+from kdstudio.networks.network import assemble
 from tests.tiny import tiny_gguf, tiny_model
 
 IDS = torch.tensor([[5, 80, 99, 140, 7, 260, 33], [9, 3, 3, 200, 41, 18, 77]])

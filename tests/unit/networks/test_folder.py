@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from kdstudio.catalogue.training import StudentTable
 from kdstudio.errors import BadInput
+from kdstudio.networks.folder import load_folder
+from kdstudio.networks.gguf_weights import load_gguf
+from kdstudio.networks.network import assemble, clean_config
 from kdstudio.students.build import build
-from kdstudio.students.gguf_weights import load_gguf
-from kdstudio.students.load import load_folder
-from kdstudio.students.network import assemble, clean_config
 from kdstudio.students.save import open_student, save_student
 from tests.tiny import tiny_model
 from tests.unit.export.student_folders import random_folder

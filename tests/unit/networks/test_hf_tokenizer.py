@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from kdstudio.errors import BadInput
 from kdstudio.models.conversation import encode_conversation
-from kdstudio.students.hf_tokenizer import FolderTokenizer
+from kdstudio.networks.hf_tokenizer import FolderTokenizer
 from kdstudio.students.save import copy_tokenizer, open_tokenizer
 from tests.tiny import CHATML, SPECIAL, learn_merges, tiny_model, vocabulary
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from kdstudio.errors import BadInput
 from kdstudio.models.model_folder import read_config, weight_files
-from kdstudio.students.network import Config, State, clean_config
+from kdstudio.networks.network import Config, State, clean_config
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _BUFFER = ".rotary_emb.inv_freq"  # older folders store what the config already says

@@ -20,7 +20,7 @@ from gguf.quants import dequantize
 from kdstudio.errors import BadInput
 from kdstudio.models.gguf_header import GGUFHeader, read_header
 from kdstudio.models.gguf_reader import TensorInfo
-from kdstudio.students.network import Config, State, clean_config
+from kdstudio.networks.network import Config, State, clean_config
 
 _TOP = {
     "token_embd.weight": "model.embed_tokens.weight",
