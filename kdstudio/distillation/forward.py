@@ -12,6 +12,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.inner_states import InnerStates, Watch, padding_mask, watching
+from kdstudio.networks.heads import head_logits, head_weight, weight_of
+
+__all__ = ["Embedded", "head_logits", "head_weight", "response_hidden", "watched_hidden", "weight_of"]
 
 
 class Embedded:
@@ -75,22 +78,3 @@ def response_hidden(network: PreTrainedModel, batch: Batch, embedded: Embedded) 
     outputs = decoder(inputs_embeds=embedded.rows, past_key_values=cache, use_cache=cache is not None)
     hidden: Tensor = outputs.last_hidden_state
     return hidden.flatten(0, 1).index_select(0, batch.where)
-
-
-def weight_of(network: PreTrainedModel, module: str) -> Tensor:
-    """The weight of a submodule."""
-    weight = network.get_submodule(module).weight
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{module} has no weight")
-    return weight
-
-
-def head_weight(network: PreTrainedModel) -> Tensor:
-    """[V, H] the matrix that turns a hidden state into logits."""
-    return weight_of(network, "lm_head")
-
-
-def head_logits(hidden: Tensor, head: Tensor) -> Tensor:
-    """[N, V] logits in float32: in bf16 their rounding alone would be a divergence of its own."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        return hidden.to(torch.float32) @ head.to(torch.float32).t()

@@ -6,7 +6,6 @@ ended leave the batch. With the same numbers a prompt gets the same answer whoev
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from kdstudio.catalogue.training import RolloutTable
-from kdstudio.distillation.forward import head_logits, head_weight
 from kdstudio.distillation.on_policy import interleaved_choice, teacher_mixed_log_probs
 from kdstudio.distillation.teacher_signals import Precision
 from kdstudio.errors import BugError, KnownError
+from kdstudio.networks.reading import Reader, rows_at_once
 
 ROWS_AT_ONCE = 64
 CACHE_BYTES = 1 << 30
@@ -63,11 +62,11 @@ def generate(
     rooms = _rooms(prompts, table.max_tokens, networks)
     prefix = prompts[0][: _shared(prompts)]
     order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), tuple(prompts[row])))
-    size = _rows_at_once(networks, len(prompts[order[-1]]) + max(rooms))
+    size = min(ROWS_AT_ONCE, rows_at_once(networks, len(prompts[order[-1]]) + max(rooms), CACHE_BYTES))
     ends = torch.tensor(sorted(end_ids), dtype=torch.int64, device=device)
     answers: dict[int, Answer] = {}
     with evaluating(networks), precision():
-        readers = [_Reader(item, prefix, device) for item in networks]
+        readers = [Reader(item, prefix, device) for item in networks]
         for first in range(0, len(order), size):
             rows = order[first : first + size]
             draws = _Draws(table, random[rows], device)
@@ -79,7 +78,7 @@ def generate(
 
 
 def _write(
-    readers: Sequence[_Reader], suffixes: Sequence[tuple[int, ...]], draws: _Draws, room: Tensor, ends: Tensor
+    readers: Sequence[Reader], suffixes: Sequence[tuple[int, ...]], draws: _Draws, room: Tensor, ends: Tensor
 ) -> Tensor:
     """Ids [B, T] of the rows' answers; what stands behind the end of an answer means nothing.
 
@@ -113,62 +112,6 @@ def _answer(ids: list[int], end_ids: frozenset[int]) -> Answer:
         if token in end_ids:
             return Answer(ids[: place + 1], True)
     return Answer(ids, False)
-
-
-class _Reader:
-    """A network that reads row by row's next token, with its keys and values of all that came before."""
-
-    def __init__(self, network: PreTrainedModel, prefix: Sequence[int], device: torch.device) -> None:
-        self._decoder, self._head, self._device = network.get_submodule("model"), head_weight(network), device
-        self._prefix = len(prefix)
-        self._shared = DynamicCache(config=network.config)
-        if prefix:
-            ids = torch.tensor([list(prefix)], device=device)
-            self._decoder(input_ids=ids, past_key_values=self._shared, use_cache=True)
-        self._cache = self._shared
-        self._mask = self._positions = torch.empty(0, dtype=torch.int64, device=device)
-
-    def begin(self, suffixes: Sequence[Sequence[int]], owners: Tensor) -> Tensor:
-        """Read U prompts behind the prefix; the next token's logits [B, V] of B rows, each of which has prompt `owners`
-        [B].
-
-        Padding is on the left, so that every row's next token is the last.
-        """
-        width = max(len(suffix) for suffix in suffixes)
-        ids = torch.zeros(len(suffixes), width, dtype=torch.int64)
-        mask = torch.zeros(len(suffixes), self._prefix + width, dtype=torch.int64)
-        mask[:, : self._prefix] = 1
-        for place, suffix in enumerate(suffixes):
-            ids[place, width - len(suffix) :] = torch.tensor(list(suffix))
-            mask[place, self._prefix + width - len(suffix) :] = 1
-        self._mask = mask.to(self._device)
-        self._positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, self._prefix :]
-        self._cache = copy.deepcopy(self._shared)
-        self._cache.batch_repeat_interleave(len(suffixes))
-        logits = self._logits(ids.to(self._device))
-        self.keep(owners)
-        return logits[owners]
-
-    def read(self, tokens: Tensor) -> Tensor:
-        """The next token's logits [B, V] behind `tokens` [B]."""
-        self._positions = self._positions[:, -1:] + 1
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(tokens), 1)], dim=1)
-        return self._logits(tokens.unsqueeze(1))
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows."""
-        self._cache.batch_select_indices(rows)
-        self._mask, self._positions = self._mask[rows], self._positions[rows]
-
-    def _logits(self, ids: Tensor) -> Tensor:
-        outputs = self._decoder(
-            input_ids=ids,
-            attention_mask=self._mask,
-            position_ids=self._positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        return head_logits(outputs.last_hidden_state[:, -1], self._head)
 
 
 class _Draws:
@@ -280,16 +223,6 @@ def _shared(prompts: Sequence[Sequence[int]]) -> int:
     first, last = min(rows), max(rows)  # what these two share, all between them share
     limit = min(len(row) for row in rows) - 1
     return next((place for place in range(limit) if first[place] != last[place]), limit)
-
-
-def _rows_at_once(networks: Sequence[PreTrainedModel], tokens: int) -> int:
-    """How many rows of so many tokens fit."""
-    a_token = 0
-    for network in networks:
-        config = network.config
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        a_token += 8 * config.num_hidden_layers * config.num_key_value_heads * width
-    return max(1, min(ROWS_AT_ONCE, CACHE_BYTES // (a_token * tokens)))
 
 
 @contextmanager
