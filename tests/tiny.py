@@ -90,12 +90,14 @@ def tiny_gguf(
     tied: bool = False,
     merges: int = 160,
     template: str | None = CHATML,
+    padding: int = 0,
 ) -> Path:
     """Write a chat model of `architecture` (llama, qwen2, qwen3) with matrices of `dtype` (F32, F16, Q8_0, Q4_1, ...).
 
-    The same arguments always give the same bytes. `merges` changes the vocabulary; `template=None` leaves it out.
+    The same arguments always give the same bytes. `merges` changes the vocabulary; `template=None` leaves it out;
+    `padding` adds ids that stand for nothing, as families of models have them.
     """
-    tokens = vocabulary(merges)
+    tokens = vocabulary(merges) + [f"[PAD{number}]" for number in range(padding)]
     writer = gguf.GGUFWriter(str(path), architecture)
     _write_header(writer, layers, hidden, heads, kv_heads, context)
     _write_tokenizer(writer, tokens, merges, template)
@@ -130,11 +132,14 @@ def _write_header(writer: gguf.GGUFWriter, layers: int, hidden: int, heads: int,
 
 
 def _write_tokenizer(writer: gguf.GGUFWriter, tokens: list[str], merges: int, template: str | None) -> None:
-    control, normal = int(gguf.TokenType.CONTROL), int(gguf.TokenType.NORMAL)
+    control, normal, unused = (int(gguf.TokenType[name]) for name in ("CONTROL", "NORMAL", "UNUSED"))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([control if token in SPECIAL else normal for token in tokens])
+    padding = {f"[PAD{number}]" for number in range(len(tokens))}
+    writer.add_token_types(
+        [control if token in SPECIAL else unused if token in padding else normal for token in tokens]
+    )
     writer.add_token_merges([" ".join(pair) for pair in learn_merges(merges)])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(2)

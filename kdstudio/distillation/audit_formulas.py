@@ -49,7 +49,7 @@ def check_gradient(audited: Audited, hidden: Tensor, target: TeacherTarget) -> I
     """There is a distance to go, and the kernel's gradient of each divergence is the slope of its value."""
     if not audited.divergences:
         return
-    head, few = head_weight(audited.network).detach(), slice(0, min(_TOKENS, len(hidden)))
+    head, few = _shared(head_weight(audited.network).detach(), target), slice(0, min(_TOKENS, len(hidden)))
     with torch.no_grad():  # by one measure for all: some divergences are small wherever they are
         distance = float(linear_divergence(hidden[few], head, _signal(target[few]), "forward_kl").mean())
     if distance < _NOTHING:
@@ -66,6 +66,11 @@ def check_gradient(audited: Audited, hidden: Tensor, target: TeacherTarget) -> I
             yield Finding("fault", "A gradient is not the slope of its loss", fault)
             return
     yield Finding("good", "Gradients are the slopes of their losses")
+
+
+def _shared(head: Tensor, target: TeacherTarget) -> Tensor:
+    """The student's head without ids that only pad its vocabulary."""
+    return head[: target.head.shape[0]] if isinstance(target, DenseTarget) else head
 
 
 def _signal(target: TeacherTarget) -> Signal:

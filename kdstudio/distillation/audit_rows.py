@@ -168,7 +168,7 @@ def _leaks(rows: TrainingRows) -> Iterator[Finding]:
 def check_vocabulary(audited: Audited, target: DenseTarget | SparseTarget | None) -> Iterator[Finding]:
     """Both number tokens alike, up to the ends of turns, and write conversations alike."""
     ours, theirs, size = audited.tokenizer, audited.teacher_tokenizer, head_weight(audited.network).shape[0]
-    if isinstance(target, DenseTarget) and target.head.shape[0] != size:
+    if isinstance(target, DenseTarget) and not _covers(ours, target.head.shape[0], size):
         detail = f"The teacher tells {target.head.shape[0]:,} outcomes apart, the student {size:,}."
         yield Finding("fault", "Teacher and student have vocabularies of different size", detail)
     if isinstance(target, SparseTarget) and int(target.ids.max()) >= size:
@@ -189,6 +189,11 @@ def check_vocabulary(audited: Audited, target: DenseTarget | SparseTarget | None
         yield Finding("warning", "Their chat templates differ", detail)
     else:
         yield Finding("good", "One vocabulary, the same special tokens and the same template")
+
+
+def _covers(ours: Tokenizer, theirs: int, size: int) -> bool:
+    """Whether the teacher tells apart all outcomes of the student that stand for anything; the rest is padding."""
+    return theirs <= size and not any(ours.piece(token) for token in range(theirs, min(size, ours.vocabulary_size)))
 
 
 def _different_token(ours: Tokenizer, theirs: Tokenizer, size: int) -> int | None:

@@ -58,15 +58,31 @@ class LabelTerm:
 
 @dataclass(frozen=True)
 class DenseTerm:
-    """A divergence from the teacher's whole distribution; `logits(rows)` [c, V'] forms it when it is needed."""
+    """A divergence from the teacher's whole distribution; `logits(rows)` [c, V'] forms it when it is needed.
+
+    With one `vocabulary` a teacher of fewer outcomes leaves out ids that only pad the student's: they stand for nothing
+    and are compared with nothing.
+    """
 
     logits: Callable[[slice], Tensor]
     value: BlockValue
+    vocabulary: bool = True
 
     def chunk(self, rows: slice) -> BlockTerm:
         """Form the teacher's logits of the chunk."""
         teacher = self.logits(rows)
-        return lambda logits, part: self.value(logits, teacher[part].to(logits.dtype))
+        shared = teacher.shape[1]
+
+        def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+            theirs = teacher[part].to(logits.dtype)
+            if not self.vocabulary or logits.shape[1] == shared:
+                return self.value(logits, theirs)
+            values, inner = self.value(logits[:, :shared].contiguous(), theirs)
+            gradient = torch.zeros_like(logits)
+            gradient[:, :shared] = inner
+            return values, gradient
+
+        return block
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,7 @@ class SampledTerm:
 
 def dense_term(name: str, logits: Callable[[slice], Tensor], temperature: float = 1.0, **parameters: float) -> HeadTerm:
     """The divergence `name` from the teacher's logits. Raises `BadInput` as `block_value` does."""
-    return DenseTerm(logits, block_value(name, temperature, **parameters))
+    return DenseTerm(logits, block_value(name, temperature, **parameters), name != "universal_logit")
 
 
 def sparse_term(

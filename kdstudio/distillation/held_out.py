@@ -108,7 +108,8 @@ def _figures(logits: Tensor, targets: Targets) -> Tensor:
         divergence = agreement = torch.zeros_like(nll)
     elif isinstance(teacher, DenseTarget):
         expected = teacher.logits()
-        divergence, agreement = forward_kl(logits, expected), logits.argmax(-1) == expected.argmax(-1)
+        shared = logits[:, : expected.shape[1]]
+        divergence, agreement = forward_kl(shared, expected), shared.argmax(-1) == expected.argmax(-1)
     else:
         divergence = sparse("forward_kl", logits, teacher.ids, teacher.log_probs, teacher.tail_log_prob)
         agreement = logits.argmax(-1) == teacher.ids[:, 0]  # descending: the first is the teacher's choice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,22 @@ class SparseTarget:
 
     def __getitem__(self, rows: slice) -> SparseTarget:
         return SparseTarget(self.ids[rows], self.log_probs[rows], self.tail_log_prob[rows], self.label_log_prob[rows])
+
+
+def within(signal: SparseSignal, outcomes: int) -> SparseSignal:
+    """The signal over ids below `outcomes`: what a padded vocabulary has beyond them joins the tail.
+
+    All tokens keep the same k, so where one loses ids the least likely ones of the others join their tails as well.
+    """
+    inside = signal.ids < outcomes
+    if inside.all():
+        return signal
+    kept = int(inside.sum(axis=1).min())
+    order = np.argsort(~inside, axis=1, kind="stable")
+    ids, log_probs = np.take_along_axis(signal.ids, order, axis=1), np.take_along_axis(signal.log_probs, order, axis=1)
+    rest = np.concatenate([log_probs[:, kept:], signal.tail_log_prob[:, None]], axis=1)
+    tail = np.logaddexp.reduce(rest, axis=1)
+    return SparseSignal(ids[:, :kept], log_probs[:, :kept], tail, signal.label_log_prob)
 
 
 def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:

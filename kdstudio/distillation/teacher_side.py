@@ -16,6 +16,7 @@ from kdstudio.catalogue.objectives import RUNNING_TEACHER, TEACHER_SIGNALS, Sign
 from kdstudio.distillation.calibration import Calibration, calibration
 from kdstudio.distillation.cross_target import CrossTeacher
 from kdstudio.distillation.examples import SourceRow
+from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.objectives import crosses_vocabularies, needed_signals, uses_own_answers
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.reporter import Reporter
@@ -127,8 +128,9 @@ def teacher_side(
     if different is not None:
         return TeacherSide()  # learning from text alone is what such a pair is for
     stored: SignalSource | None = None
+    outcomes = head_weight(student.model).shape[0]
     if needed and not running and recipe.teacher.signals == "stored":
-        stored = _stored(project_folder, recipe, teacher, rows)
+        stored = _stored(project_folder, recipe, teacher, rows, outcomes)
     must = (needed and stored is None) or recipe.student.refit
     if not must and not (rows.held_out and fits_in_memory(teacher)):
         return TeacherSide(stored, stored)
@@ -139,7 +141,7 @@ def teacher_side(
             raise
         return TeacherSide(stored, stored)
     network = assemble(config, state, teacher.name)
-    dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast)
+    dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast, outcomes=outcomes)
     visits = planned_steps(recipe, len(rows.units)) * recipe.run.rows_per_batch * recipe.run.accumulation
     again, kept = visits > rows.count, network if recipe.student.refit else None
     side = TeacherSide(stored or (dense if needed else None), dense, kept, again, dense if running else None, config)
@@ -161,14 +163,17 @@ def _difference(student: Student, teacher: Path, sources: Sequence[SourceRow]) -
     return None
 
 
-def _stored(project_folder: Path, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows) -> StoredSignals:
+def _stored(
+    project_folder: Path, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows, outcomes: int
+) -> StoredSignals:
     if teacher.is_dir():
         raise KnownError(
             "This teacher's signals cannot be stored",
             f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
             'Set teacher.signals = "dense", or take a GGUF file of the same model.',
         )
-    return StoredSignals(Vault(project_folder / "vault"), rows, fingerprint(teacher), recipe.teacher.top_k)
+    vault = Vault(project_folder / "vault")
+    return StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k, outcomes=outcomes)
 
 
 def _cross(

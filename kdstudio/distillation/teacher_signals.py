@@ -14,7 +14,7 @@ from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import Embedded, head_weight, response_hidden, watched_hidden
 from kdstudio.distillation.inner_states import InnerStates, Watch
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target
+from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target, within
 from kdstudio.errors import BugError, KnownError, Stopped
 from kdstudio.teachers.signals import SparseSignal, concatenate
 from kdstudio.teachers.vault import Vault
@@ -33,12 +33,17 @@ class SignalSource(Protocol):
 
 
 class StoredSignals:
-    """Top-k signals from the project's vault. Raises `KnownError` at once if any row of `rows` has none."""
+    """Top-k signals from the project's vault. Raises `KnownError` at once if any row of `rows` has none.
+
+    `outcomes`: the student's; further ids of a padded vocabulary join the tail.
+    """
 
     kind: Literal["dense", "stored"] = "stored"
 
-    def __init__(self, vault: Vault, rows: TrainingRows, fingerprint: str, top_k: int) -> None:
-        self._vault = vault
+    def __init__(
+        self, vault: Vault, rows: TrainingRows, fingerprint: str, top_k: int, *, outcomes: int | None = None
+    ) -> None:
+        self._vault, self._outcomes = vault, outcomes
         self._keys = [
             vault.key(fingerprint, top_k, example.prompt_ids.tolist(), example.response_ids.tolist())
             for example in rows.examples
@@ -56,7 +61,10 @@ class StoredSignals:
 
     def target(self, batch: Batch) -> SparseTarget:
         """Read from the memory-mapped vault; only these rows' bytes are touched."""
-        return sparse_target(concatenate([self._signal(row) for row in batch.rows]), batch.labels.device)
+        signal = concatenate([self._signal(row) for row in batch.rows])
+        if self._outcomes is not None:
+            signal = within(signal, self._outcomes)
+        return sparse_target(signal, batch.labels.device)
 
     def _signal(self, row: int) -> SparseSignal:
         signal = self._vault.get(self._keys[row])
@@ -71,16 +79,23 @@ class DenseTeacher:
     """The teacher's network. Its last hidden states are kept, never V numbers a token: the head is applied when read.
 
     Rows announced to `remember` are run once, in fixed groups, so that an interrupted run that starts over meets the
-    same bits. When every row is remembered, `forget_body` gives the network's memory back.
+    same bits. When every row is remembered, `forget_body` gives the network's memory back. `outcomes`: the student's;
+    further ids of a padded vocabulary are left out.
     """
 
     kind: Literal["dense", "stored"] = "dense"
 
     def __init__(
-        self, network: PreTrainedModel, rows: TrainingRows, device: torch.device, precision: Precision
+        self,
+        network: PreTrainedModel,
+        rows: TrainingRows,
+        device: torch.device,
+        precision: Precision,
+        *,
+        outcomes: int | None = None,
     ) -> None:
         self._network: PreTrainedModel | None = network.to(device).requires_grad_(False).eval()  # type: ignore[arg-type]
-        self._head = head_weight(network).detach()
+        self._head = head_weight(network).detach()[:outcomes]
         self._rows = rows
         self._prefix = rows.prefix.to(device)
         self._device = device

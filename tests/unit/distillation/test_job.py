@@ -118,6 +118,25 @@ def test_text_alone_crosses_vocabularies_that_a_divergence_cannot(project: Path,
     assert result["held_out_against"] == ""
 
 
+@pytest.mark.parametrize("signals", ["dense", "stored"])
+@pytest.mark.parametrize("longer", ["teacher", "student"])
+def test_a_padded_vocabulary_is_the_same_vocabulary(project: Path, tmp_path: Path, longer: str, signals: str) -> None:
+    padded, plain = tiny_gguf(tmp_path / "padded.gguf", padding=24), tiny_model()
+    teaching, learning = (padded, plain) if longer == "teacher" else (plain, padded)
+    if signals == "stored":
+        folder = project / "runs" / "signals"
+        run_files.write_job(folder, run_files.JobFile("signals", {"teacher": teacher(teaching), "top_k": 400}))
+        JournalledJob(folder).run(store_signals)
+    result = train(
+        project,
+        described=teacher(teaching),
+        student={"path": str(learning)},
+        teacher={"signals": signals, "top_k": 400},
+        run={"steps": 6},
+    )
+    assert result["final"]["held_out_forward_kl"] < result["before"]["held_out_forward_kl"]
+
+
 def test_several_objectives_are_weighed(project: Path) -> None:
     objectives = [{"name": "forward_kl", "weight": 0.5}, {"name": "supervised", "weight": 2.0}]
     train(project, objective=objectives)
