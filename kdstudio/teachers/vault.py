@@ -1,8 +1,8 @@
 """The vault: a project's stored teacher signals, paid for once.
 
-One pack file that only ever grows, and an index that merely saves scanning it. A record carries its key and a checksum:
-what a killed writer left half written is stepped over, and a flipped bit makes its one signal count as missing. Readers
-map the pack and see what a writer adds while they run.
+One pack file that only ever grows, and an index that merely saves scanning it. A record carries its key and a checksum,
+and so does each line of the index: what a killed writer left half written is stepped over, and a flipped bit makes its
+one signal count as missing. Readers map the pack and see what a writer adds while they run.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ import numpy as np
 
 from kdstudio import files
 from kdstudio.errors import KnownError
-from kdstudio.teachers.signals import SparseSignal
-from kdstudio.teachers.vault_format import pack, unpack
+from kdstudio.teachers.signals import Rule, Signal, rule_name
+from kdstudio.teachers.vault_format import pack, packed_tokens, unpack
 
 FORMAT_VERSION = 1
 PACK_NAME, INDEX_NAME, LOCK_NAME = "signals.pack", "signals.index", "vault.lock"
 _MAGIC = b"KDS1"
 _RECORD = struct.Struct("<4s16sIII")  # magic, key, tokens, payload bytes, crc32 of the payload
-_INDEX = np.dtype([("key", "V16"), ("offset", "<u8"), ("length", "<u4"), ("tokens", "<u4")])
+_LINE = struct.Struct("<16sQII")  # of the index: key, offset, length, tokens; their crc32 follows
+_LINE_BYTES = _LINE.size + 4
 
 
 class Vault:
     """Signals by key. Reading needs no lock; the first `put` takes the vault's, so that there is one writer.
 
-    Not safe to use from several threads at once.
+    `damaged` counts the records whose checksum was found to be wrong. Not safe to use from several threads at once.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +49,15 @@ class Vault:
         self._map: mmap.mmap | None = None
         self._lock: filelock.BaseFileLock | None = None
         self._unwritten: dict[bytes, tuple[bytes, int]] = {}
+        self._damaged: set[int] = set()  # offsets
         self._read_index()
         self._catch_up()
 
     @staticmethod
-    def key(fingerprint: str, top_k: int, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
+    def key(fingerprint: str, rule: Rule, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
         """Name a signal, in hex: what scored (`fingerprint` of the teacher's weights), how, and which token ids."""
-        rule = f"kdstudio signals {FORMAT_VERSION} {fingerprint} top-k {top_k} {len(prompt_ids)} "
-        digest = hashlib.blake2b(rule.encode(), digest_size=16)
+        described = f"kdstudio signals {FORMAT_VERSION} {fingerprint} {rule_name(rule)} {len(prompt_ids)} "
+        digest = hashlib.blake2b(described.encode(), digest_size=16)
         digest.update(np.asarray([*prompt_ids, *response_ids], "<u4").tobytes())
         return digest.hexdigest()
 
@@ -64,24 +66,29 @@ class Vault:
         name = bytes.fromhex(key)
         return name in self._unwritten or name in self._places or (self._catch_up() and name in self._places)
 
-    def get(self, key: str) -> SparseSignal | None:
+    def get(self, key: str) -> Signal | None:
         """The signal, or None when it is missing or damaged."""
+        payload = self._payload(key)
+        return None if payload is None else unpack(payload)
+
+    def is_sound(self, key: str) -> bool:
+        """Whether `get` would find the signal, without decoding it."""
+        return self._payload(key) is not None
+
+    def _payload(self, key: str) -> bytes | None:
         name = bytes.fromhex(key)
         if name in self._unwritten:
-            return unpack(self._unwritten[name][0])
+            return self._unwritten[name][0]
         if not self.has(key):
             return None
         offset, length, _ = self._places[name]
         record = self._mapped(offset + length)[offset : offset + length]
-        if len(record) < _RECORD.size:
-            return None
-        magic, found, _, size, checksum = _RECORD.unpack_from(record)
-        payload = record[_RECORD.size :]
-        if (magic, found, size) != (_MAGIC, name, len(payload)) or zlib.crc32(payload) != checksum:
-            return None
-        return unpack(payload)
+        found = _payload_of(record, name)
+        if found is None:
+            self._damaged.add(offset)
+        return found
 
-    def put(self, key: str, signal: SparseSignal) -> None:
+    def put(self, key: str, signal: Signal) -> None:
         """Store a signal; it is durable after `flush`. A later one of the same key replaces it.
 
         Raises `KnownError` when another process is writing to this vault.
@@ -105,9 +112,8 @@ class Vault:
             stream.write(b"".join(records))
             stream.flush()
             os.fsync(stream.fileno())
-        rows = np.array(entries, _INDEX)
         with files.disk_errors(self._index), self._index.open("ab") as stream:
-            stream.write(rows.tobytes())
+            stream.write(b"".join(_line(*entry) for entry in entries))
         for name, offset, length, tokens in entries:
             self._note(name, offset, length, tokens)
         self._end = at
@@ -121,8 +127,13 @@ class Vault:
     @property
     def bytes_per_token(self) -> float:
         """What a token's signal takes on the disk, everything included; 0 in an empty vault."""
-        size = self._end + len(self._places) * _INDEX.itemsize
+        size = self._end + len(self._places) * _LINE_BYTES
         return size / self._tokens if self._tokens else 0.0
+
+    @property
+    def damaged(self) -> int:
+        """Records found damaged so far: those that were asked for, and those met while scanning."""
+        return len(self._damaged)
 
     def close(self) -> None:
         """Write what is left and let go of files and lock."""
@@ -163,11 +174,10 @@ class Vault:
         if not self._pack.exists():
             self._pack.touch()
             files.fsync_folder(self.folder)
-        if self._index_bytes != len(self._places) * _INDEX.itemsize or not self._index_is(self._index_bytes):
+        if self._index_bytes != len(self._places) * _LINE_BYTES or not self._index_is(self._index_bytes):
             by_offset = sorted((place, name) for name, place in self._places.items())
-            rows = np.array([(name, *place) for place, name in by_offset], _INDEX)
             with files.atomic_file(self._index) as stream:
-                stream.write(rows.tobytes())
+                stream.write(b"".join(_line(name, *place) for place, name in by_offset))
 
     def _index_is(self, size: int) -> bool:
         return self._index.exists() and self._index.stat().st_size == size
@@ -178,13 +188,14 @@ class Vault:
             data, size = self._index.read_bytes(), self._pack.stat().st_size
         except OSError:
             return
-        rows = np.frombuffer(data[: len(data) // _INDEX.itemsize * _INDEX.itemsize], _INDEX)
-        for key, offset, length, tokens in rows.tolist():
-            if offset < self._end or offset + length > size:
+        for at in range(0, len(data) - _LINE_BYTES + 1, _LINE_BYTES):
+            key, offset, length, tokens = _LINE.unpack_from(data, at)
+            sound = _line(key, offset, length, tokens) == data[at : at + _LINE_BYTES]
+            if not sound or offset < self._end or offset + length > size:
                 return  # the index is damaged: from here on the pack itself is read
-            self._note(bytes(key), offset, length, tokens)
+            self._note(key, offset, length, tokens)
             self._end = offset + length
-            self._index_bytes += _INDEX.itemsize
+            self._index_bytes += _LINE_BYTES
 
     def _catch_up(self) -> bool:
         """Find the whole records beyond what is known; true when there were any."""
@@ -195,13 +206,20 @@ class Vault:
         known, at = self._end, self._end
         view = self._mapped(size) if size > at else b""
         while at + _RECORD.size <= size:
-            magic, name, tokens, length, checksum = _RECORD.unpack_from(view, at)
+            magic, name, tokens, length, _ = _RECORD.unpack_from(view, at)
             end = at + _RECORD.size + length
-            if magic == _MAGIC and end <= size and zlib.crc32(view[at + _RECORD.size : end]) == checksum:
+            payload = _payload_of(view[at:end], name) if magic == _MAGIC and end <= size else None
+            if payload is not None and packed_tokens(payload) == tokens:
                 self._note(name, at, end - at, tokens)
+                self._damaged.discard(at)
                 self._end = at = end
-            elif (at := view.find(_MAGIC, at + 1)) < 0:  # torn or damaged: go on with the next record, if there is one
+                continue
+            following = view.find(_MAGIC, at + 1)
+            if following >= 0 or end == size:  # a torn end is none: a writer may be at it
+                self._damaged.add(at)
+            if following < 0:
                 break
+            at = following
         return self._end > known
 
     def _mapped(self, needed: int) -> mmap.mmap | bytes:
@@ -215,3 +233,19 @@ class Vault:
                     return b""
                 self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return self._map
+
+
+def _payload_of(record: bytes, name: bytes) -> bytes | None:
+    """What a whole record of this key holds; None when it is damaged."""
+    if len(record) < _RECORD.size:
+        return None
+    magic, found, _, size, checksum = _RECORD.unpack_from(record)
+    payload = record[_RECORD.size :]
+    sound = (magic, found, size) == (_MAGIC, name, len(payload)) and zlib.crc32(payload) == checksum
+    return payload if sound else None
+
+
+def _line(key: bytes, offset: int, length: int, tokens: int) -> bytes:
+    """A line of the index."""
+    line = _LINE.pack(key, offset, length, tokens)
+    return line + zlib.crc32(line).to_bytes(4, "little")

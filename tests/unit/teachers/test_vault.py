@@ -13,32 +13,39 @@ import numpy as np
 import pytest
 
 from kdstudio.errors import KnownError
-from kdstudio.teachers.signals import SparseSignal
-from kdstudio.teachers.vault import INDEX_NAME, PACK_NAME, Vault
-from tests.unit.teachers.test_vault_format import signal
+from kdstudio.teachers.signals import Draws, Rule, Signal
+from kdstudio.teachers.vault import INDEX_NAME, LOCK_NAME, PACK_NAME, Vault
+from tests.unit.teachers.test_vault_format import drawing, signal
 
 
 def key(number: int) -> str:
     return Vault.key("teacher", 10, [1, 2, 3], [number])
 
 
-def filled(folder: Path, count: int = 20) -> dict[str, SparseSignal]:
-    """A vault of signals in two flushes, as they read back."""
+def filled(folder: Path, count: int = 20) -> dict[str, Signal]:
+    """A vault of signals in two flushes, as they read back; every fifth is drawn."""
     with Vault(folder) as vault:
         for number in range(count):
-            vault.put(key(number), signal(5 + number % 3, 414, 10, seed=number))
+            vault.put(key(number), one(number))
             if number == count // 2:
                 vault.flush()
     return stored(folder, count)
 
 
-def stored(folder: Path, count: int = 20) -> dict[str, SparseSignal]:
+def one(number: int) -> Signal:
+    tokens = 5 + number % 3
+    return drawing(tokens, 414, 10, seed=number) if number % 5 == 4 else signal(tokens, 414, 10, seed=number)
+
+
+def stored(folder: Path, count: int = 20) -> dict[str, Signal]:
     with Vault(folder) as vault:
         return {key(n): found for n in range(count) if (found := vault.get(key(n))) is not None}
 
 
-def same(one: SparseSignal, other: SparseSignal) -> bool:
-    return np.array_equal(one.ids, other.ids) and np.array_equal(one.log_probs, other.log_probs)
+def same(one: Signal, other: Signal) -> bool:
+    """Whether two signals are equal in every bit."""
+    ours, theirs = vars(one), vars(other)
+    return type(one) is type(other) and all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_what_was_put_is_there_after_reopening(tmp_path: Path) -> None:
@@ -71,9 +78,12 @@ def test_an_empty_or_missing_vault_reads_as_empty(tmp_path: Path) -> None:
 
 def test_the_key_names_teacher_rule_and_ids() -> None:
     base = Vault.key("a", 50, [1, 2], [3])
-    others = [("b", 50, [1, 2], [3]), ("a", 51, [1, 2], [3]), ("a", 50, [1], [2, 3]), ("a", 50, [1, 2], [4])]
-    assert len({base, *(Vault.key(*other) for other in others)}) == 5
+    rules: list[Rule] = [51, Draws(50), Draws(50, 1), Draws(51)]
+    others = [Vault.key("a", rule, [1, 2], [3]) for rule in rules]
+    others += [Vault.key("b", 50, [1, 2], [3]), Vault.key("a", 50, [1], [2, 3]), Vault.key("a", 50, [1, 2], [4])]
+    assert len({base, *others}) == 8
     assert base == Vault.key("a", 50, (1, 2), (3,))
+    assert base == "fc1826b60db6b5f98fe277630041ac59"  # projects hold it
 
 
 def test_a_reader_sees_what_a_writer_adds(tmp_path: Path) -> None:
@@ -104,8 +114,12 @@ def test_a_pack_cut_anywhere_keeps_its_whole_records_and_takes_new_ones(tmp_path
         folder = tmp_path / f"cut{cut}"
         shutil.copytree(tmp_path / "vault", folder)
         os.truncate(folder / PACK_NAME, cut)
-        if rng.random() < 0.5:
-            (folder / INDEX_NAME).unlink()
+        index = (folder / INDEX_NAME).stat().st_size
+        match cut % 3:
+            case 0:
+                (folder / INDEX_NAME).unlink()
+            case 1:
+                os.truncate(folder / INDEX_NAME, rng.randrange(index))
         left = stored(folder)
         assert all(same(left[name], original[name]) for name in left)
         assert list(left) == list(original)[: len(left)]
@@ -116,22 +130,31 @@ def test_a_pack_cut_anywhere_keeps_its_whole_records_and_takes_new_ones(tmp_path
         assert list(stored(folder)) == list(left)
 
 
-def test_a_flipped_bit_is_noticed_and_costs_one_signal_at_most(tmp_path: Path) -> None:
-    original = filled(tmp_path / "vault")
-    pack = tmp_path / "vault" / PACK_NAME
-    sound, rng = pack.read_bytes(), random.Random(4)
+@pytest.mark.parametrize("name", [PACK_NAME, INDEX_NAME, LOCK_NAME])
+def test_a_flipped_bit_is_noticed_and_costs_one_signal_at_most(tmp_path: Path, name: str) -> None:
+    original, rng = filled(tmp_path / "vault"), random.Random(4)
+    (tmp_path / "vault" / LOCK_NAME).write_bytes(bytes(20))
+    sound = (tmp_path / "vault" / name).read_bytes()
     for attempt in range(200):
+        folder = tmp_path / f"flip{attempt}"
+        shutil.copytree(tmp_path / "vault", folder)
         data = bytearray(sound)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        pack.write_bytes(data)
-        folder = tmp_path / "vault"
-        if attempt % 2:
-            folder = tmp_path / f"no_index{attempt}"
-            folder.mkdir()
-            (folder / PACK_NAME).write_bytes(data)
-        left = stored(folder)
-        assert len(left) >= 19
-        assert all(same(left[name], original[name]) for name in left)
+        (folder / name).write_bytes(data)
+        if attempt % 2 and name == PACK_NAME:
+            (folder / INDEX_NAME).unlink()
+        with Vault(folder) as vault:
+            left = {name: found for name in original if (found := vault.get(name)) is not None}
+            assert len(left) >= (19 if name == PACK_NAME else 20)
+            assert all(same(left[name], original[name]) for name in left)
+            assert all(vault.is_sound(name) == (name in left) for name in original)
+            assert vault.damaged <= 1
+            assert attempt % 2 or vault.damaged == 20 - len(left)
+            vault.put(key(50), one(50))
+        with Vault(folder) as vault:
+            again = {name: found for name in original if (found := vault.get(name)) is not None}
+            assert again.keys() == left.keys()
+            assert vault.get(key(50)) is not None
 
 
 def test_a_damaged_signal_can_be_stored_again(tmp_path: Path) -> None:
