@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
-from kdstudio.catalogue.steps import EmitStep, SampleStep, Step
+from kdstudio.catalogue.elicitation import ExampleTable, InputTable, ParameterTable
+from kdstudio.catalogue.steps import STEP_NAMES, EmitStep, LoopStep, Step
 from kdstudio.catalogue.training import (
     DataTable,
     ExportTable,
@@ -33,10 +34,15 @@ from kdstudio.errors import BadInput
 from kdstudio.registry import Params
 
 MAXIMUM_RECIPE_BYTES = 1 << 20
+ASKING_TYPES = ("sample", "score", "rank")
 
 
 class RecipeHeader(Params):
-    """What the recipe is called and which published methods it follows."""
+    """What the recipe is called and which published methods it follows.
+
+    `needs`: prompts, responses, documents, judge, student, teachers; `covers`: further ids of the survey's catalogue;
+    `not_for`: what its rows must not be used for, shown before it is started.
+    """
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
     title: str
@@ -45,17 +51,8 @@ class RecipeHeader(Params):
     references: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     family: str = ""
-
-
-class ParameterTable(Params):
-    """A knob of the recipe that templates read as `{{ name }}`."""
-
-    type: Literal["text", "integer", "number", "boolean", "choice"] = "text"
-    default: str | int | float | bool = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    help: str = ""
+    covers: tuple[str, ...] = ()
+    not_for: str = ""
 
 
 class ElicitationRecipe(Params):
@@ -63,15 +60,20 @@ class ElicitationRecipe(Params):
 
     version: Literal[1]
     recipe: RecipeHeader
+    input: InputTable = InputTable()
     parameters: dict[str, ParameterTable] = Field(default_factory=dict)
     step: tuple[Step, ...] = Field(min_length=1)
+    example: ExampleTable | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> ElicitationRecipe:
-        if not any(isinstance(step, SampleStep) for step in self.step):
-            raise ValueError("a recipe needs a step of type 'sample'")
-        if not isinstance(self.step[-1], EmitStep):
-            raise ValueError("the last step must be of type 'emit'")
+        body = self.step[:-1] if isinstance(self.step[-1], LoopStep) else self.step
+        if not any(step.type in ASKING_TYPES for step in body):
+            raise ValueError("a recipe needs a step of type 'sample', 'score' or 'rank'")
+        if any(isinstance(step, LoopStep) for step in body):
+            raise ValueError("a step of type 'loop' can only be the last one")
+        if not body or not isinstance(body[-1], EmitStep):
+            raise ValueError("the last step must be of type 'emit', or 'emit' and then 'loop'")
         return self
 
 
@@ -139,14 +141,11 @@ def validate_recipe(tables: Mapping[str, Any], shape: type[RecipeT], name: str =
 
 
 def _fault(location: Iterable[str | int], message: str, kind: str, text: str) -> str:
-    parts = [part for part in location if not (isinstance(part, str) and part in _STEP_NAMES)]
+    parts = [part for part in location if not (isinstance(part, str) and part in STEP_NAMES)]
     where = ".".join(str(part) for part in parts) or "the file"
     line = _line_of(parts, text)
     said = "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
     return f"{where}{f' (line {line})' if line else ''}: {said}"
-
-
-_STEP_NAMES = {"prompt", "sample", "parse", "filter", "emit"}
 
 
 def _line_of(location: list[str | int], text: str) -> int:
@@ -177,8 +176,9 @@ def _line_of(location: list[str | int], text: str) -> int:
 
 
 def recipe_hash(recipe: Params) -> str:
-    """blake2b-128 (hex) of the parsed, defaulted recipe, so that comments and order of keys do not change it."""
-    canonical = json.dumps(recipe.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """blake2b-128 (hex) of the parsed, defaulted recipe: comments, order of keys and the example do not change it."""
+    tables = recipe.model_dump(mode="json", exclude={"example"} if isinstance(recipe, ElicitationRecipe) else None)
+    canonical = json.dumps(tables, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
 
 
@@ -199,7 +199,7 @@ def override(recipe: RecipeT, assignments: Iterable[str]) -> RecipeT:
 
 def _assign(tables: dict[str, Any], path: list[str], value: Any, assignment: str) -> None:
     target: Any = tables
-    if "step" in tables and path[0] in _STEP_NAMES:
+    if "step" in tables and path[0] in STEP_NAMES:
         target = next((step for step in tables["step"] if step["type"] == path[0]), None)
         path = path[1:]
     for part in path[:-1]:
@@ -230,14 +230,20 @@ def _without_none(value: Any) -> Any:
     return [_without_none(item) for item in value] if isinstance(value, list) else value
 
 
+FAMILIES = ("labeling", "expansion", "curation", "feedback", "self_knowledge", "skills", "verticals")
+
+
 def shipped_recipes() -> dict[str, ElicitationRecipe]:
-    """The elicitation recipes that come with the program, by id."""
+    """The elicitation recipes that come with the program, by id: those of each family's folder, in that order."""
     folder = resources.files("kdstudio").joinpath("resources", "recipes")
     found: dict[str, ElicitationRecipe] = {}
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.endswith(".toml"):
-            recipe = parse_recipe(entry.read_text("utf-8"), ElicitationRecipe, name=entry.name)
-            found[recipe.recipe.id] = recipe
+    for family in FAMILIES:
+        inside = folder.joinpath(family)
+        entries = inside.iterdir() if inside.is_dir() else ()
+        for entry in sorted(entries, key=lambda item: item.name):
+            if entry.name.endswith(".toml"):
+                recipe = parse_recipe(entry.read_text("utf-8"), ElicitationRecipe, name=f"{family}/{entry.name}")
+                found[recipe.recipe.id] = recipe
     return found
 
 

@@ -1,7 +1,7 @@
 """The steps an elicitation recipe is built from, each with its own typed keys.
 
-A recipe is read top to bottom. Every step names the columns it reads and writes; the columns of a row start
-as `messages` (the prompt's chat messages), `prompt` (its last user turn), `reference` and `tags`.
+A recipe is read top to bottom. Every step names the columns it reads and writes; which columns a row starts with is
+said by the recipe's `[input]` (see `kdstudio/resources/recipes/README.md`, which shows every step at work).
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ from pydantic import Field
 
 from kdstudio.registry import Params
 
+Otherwise = Literal["reject", "drop"]
+_OTHERWISE = "What happens to the others: reject keeps them in the project as rejected, drop only counts them."
+_SPEAKER = "Who is asked: the teacher, the run's judge, or the student as it is now."
+
 
 class PromptStep(Params):
-    """Build the messages that the teacher is asked, from Jinja templates rendered in the immutable sandbox."""
+    """Build the messages that are asked, or any text, from Jinja templates rendered in the immutable sandbox."""
 
     type: Literal["prompt"] = "prompt"
     system: str = Field("", description="Template of the system message; empty keeps the prompt's own.")
@@ -22,6 +26,12 @@ class PromptStep(Params):
         "", description="Template of the user's message; empty keeps the prompt's own messages as they are."
     )
     into: str = Field("request", description="Column that receives the messages.")
+    start: str = Field(
+        "messages", description="Column with the messages to build on; empty, or one that is not there, for none."
+    )
+    assistant: str = Field("", description="Template of an assistant's turn that is appended before the user's.")
+    append: bool = Field(False, description="Append the user's message as a new turn instead of replacing the last.")
+    text: str = Field("", description="Template of a plain text: `into` receives it, and no messages are built.")
 
 
 class SampleStep(Params):
@@ -38,6 +48,14 @@ class SampleStep(Params):
     )
     top_k: int = Field(0, ge=0, le=1000, description="Sample from this many likeliest tokens; 0 means all.")
     stop: tuple[str, ...] = Field((), description="Strings that end an answer.")
+    speaker: Literal["teacher", "judge", "student"] = Field("teacher", description=_SPEAKER)
+    teachers: Literal["any", "all"] = Field(
+        "any", description="any: one teacher of the run answers; all: each of them, and each answer is a row."
+    )
+    json_schema: str = Field("", description="JSON Schema, as JSON text, of the answer, where the teacher can.")
+    grammar: str = Field("", description="GBNF grammar of the answer, where the teacher can.")
+    choices: tuple[str, ...] = Field((), description="The only answers there are, where the teacher can.")
+    choices_from: str = Field("", description="Parameter (one choice a line) or list column with the choices.")
 
 
 class ParseStep(Params):
@@ -45,12 +63,44 @@ class ParseStep(Params):
 
     type: Literal["parse"] = "parse"
     source: str = Field("answer", description="Column to read.")
-    format: Literal["text", "tagged", "json"] = Field(
-        "text", description="text: trimmed; tagged: <name>...</name>; json: an object's keys."
+    format: Literal["text", "tagged", "json", "list", "number", "code", "permutation", "choice"] = Field(
+        "text",
+        description="text: trimmed; tagged: <name>...</name>; json: an object's keys; list: a column with its entries; "
+        "number: the last one; code: the last block; permutation: an order such as [2] > [1]; choice: one of them.",
     )
     into: tuple[str, ...] = Field(
         ("response",), description="Columns that receive the parts (tags or keys of that name)."
     )
+    choices: tuple[str, ...] = Field((), description="For the format choice: the answers that count.")
+    choices_from: str = Field("", description="Parameter (one choice a line) or list column with the choices.")
+
+
+class DrawStep(Params):
+    """Put rows into a column, as demonstrations or seeds: each has `prompt`, `response`, `reference` and `tags`."""
+
+    type: Literal["draw"] = "draw"
+    count: int = Field(3, ge=1, le=64, description="How many rows are drawn; fewer when there are not so many.")
+    method: Literal["random", "diverse", "least_used"] = Field(
+        "random", description="random; diverse: as unlike each other as can be; least_used: those drawn least so far."
+    )
+    source: Literal["prompts", "responses", "made", "both"] = Field(
+        "prompts",
+        description="prompts, or responses with their prompts, of the project; made: the prompts that earlier rounds "
+        "of this run made; both: prompts and made.",
+    )
+    status: Literal["any", "pending", "accepted"] = Field("any", description="Only rows of this status.")
+    tag: str = Field("", description="Only prompts with this tag.")
+    minimum: int = Field(0, ge=0, description="A row for which fewer are there falls.")
+    into: str = Field("drawn", description="Column that receives the list.")
+
+
+class ExpandStep(Params):
+    """One row becomes one for each entry of a list column, or of a parameter with one entry a line."""
+
+    type: Literal["expand"] = "expand"
+    source: str = Field("items", description="Column with a list, or parameter with one entry a line.")
+    into: str = Field("item", description="Column that receives the entry; the keys of an object become columns too.")
+    at_most: int = Field(0, ge=0, description="Entries after so many are left out; 0 keeps all.")
 
 
 class FilterStep(Params):
@@ -63,17 +113,168 @@ class FilterStep(Params):
     finished: bool = Field(True, description="Only answers that ended by themselves, not cut off by the token limit.")
     refuse_pattern: str = Field("", description="Regular expression; texts in which it is found fall.")
     require_pattern: str = Field("", description="Regular expression; texts in which it is not found fall.")
+    minimum_words: int = Field(0, ge=0, description="Texts with fewer words fall.")
+    maximum_words: int = Field(0, ge=0, description="Texts with more words fall; 0 sets no limit.")
+    expression: str = Field("", description="Jinja expression over the columns; rows for which it is false fall.")
+    rouge_below: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Texts with a higher ROUGE-L to one that passed before fall (0.7); 0 tests nothing.",
+    )
+    pool: Literal["run", "project"] = Field(
+        "run", description="What ROUGE-L compares with: what passed in this run, or the project's prompts as well."
+    )
+    language: str = Field("", description="Two letters, such as en: texts in another language fall.")
+    refuse_refusals: bool = Field(False, description="Texts in which the teacher declines to answer fall.")
+    reference: str = Field("", description="Column with the right answer; texts that do not give the same fall.")
+    otherwise: Otherwise = Field("reject", description=_OTHERWISE)
+
+
+class DeduplicateStep(Params):
+    """Keep the first of texts that say the same, in the order of the rows, however the answers came."""
+
+    type: Literal["deduplicate"] = "deduplicate"
+    column: str = Field("response", description="Column to compare.")
+    method: Literal["exact", "near"] = Field("exact", description="exact up to case and spaces, or near.")
+    threshold: float = Field(0.8, gt=0, le=1, description="For near: the share of common word groups that is too much.")
+    pool: Literal["run", "project"] = Field("run", description="Compare with the project's prompts as well?")
+    otherwise: Otherwise = Field("drop", description=_OTHERWISE)
+
+
+class VoteStep(Params):
+    """Let the samples of one row vote (self-consistency): the answer that most of them give wins."""
+
+    type: Literal["vote"] = "vote"
+    column: str = Field("response", description="Column with what is voted on.")
+    same: Literal["exact", "answer"] = Field(
+        "answer", description="When two agree: exact, the same text; answer, the same value (1/2 and 0.5)."
+    )
+    minimum_share: float = Field(0.0, ge=0, le=1, description="Without so large a share for the winner all fall.")
+    keep: Literal["winner", "agreeing"] = Field("winner", description="One row, or every sample that agrees with it.")
+    into: str = Field("share", description="Column that receives the winner's share, 0 to 1.")
+
+
+class ExecuteStep(Params):
+    """Run Python of an answer, apart and limited, and keep what passes. The README says what that protects from."""
+
+    type: Literal["execute"] = "execute"
+    column: str = Field("code", description="Column with the code.")
+    tests: str = Field("", description="Column with tests that are run after it; empty for none.")
+    stdin: str = Field("", description="Column with what it reads; empty for nothing.")
+    seconds: float = Field(5.0, gt=0, le=60, description="It is stopped after so long.")
+    memory_mb: int = Field(256, ge=16, le=4096, description="Memory it may take, in MiB.")
+    into: str = Field("output", description="Column that receives what it printed.")
+    require: Literal["passed", "nothing"] = Field("passed", description="passed: what fails or is stopped falls.")
+    otherwise: Otherwise = Field("drop", description=_OTHERWISE)
+
+
+class ScoreStep(Params):
+    """Let a judge score a text by a rubric, an aspect at a time; `score` receives the mean of the aspects."""
+
+    type: Literal["score"] = "score"
+    column: str = Field("response", description="Column with the text that is judged.")
+    question: str = Field("prompt", description="Column with what it answers.")
+    rubric: str = Field("", description="Name of a rubric of ours, or its text; empty says to judge quality.")
+    aspects: tuple[str, ...] = Field(("quality",), description="What is scored, each by itself.")
+    lowest: int = Field(1, ge=0, le=100, description="The worst score.")
+    highest: int = Field(5, ge=1, le=100, description="The best score.")
+    minimum: float = Field(0.0, description="Rows whose mean score is lower fall; 0 lets all through.")
+    speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
+    max_tokens: int = Field(256, ge=1, le=4096, description="The judge's longest answer.")
+    into: str = Field("scores", description="Column that receives aspect and score.")
+    mean: str = Field("score", description="Column that receives their mean.")
+    otherwise: Otherwise = Field("reject", description=_OTHERWISE)
+
+
+class RankStep(Params):
+    """Order the samples of one row, best first: one row remains, with the list of them and their scores."""
+
+    type: Literal["rank"] = "rank"
+    column: str = Field("response", description="Column with what is compared.")
+    question: str = Field("prompt", description="Column with what they answer.")
+    items: str = Field("", description="Column with a list to order instead of the samples of a row; empty for these.")
+    method: Literal["pairwise", "listwise", "scores"] = Field(
+        "pairwise",
+        description="pairwise: each with each, in both orders, and a contradiction is a tie; listwise: all at once; "
+        "scores: by a column, nobody is asked.",
+    )
+    by: str = Field("score", description="For the method scores: the column with the number.")
+    rubric: str = Field("", description="Name of a rubric of ours, or its text.")
+    window: int = Field(10, ge=2, le=30, description="For listwise: so many are shown at once.")
+    speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
+    max_tokens: int = Field(64, ge=1, le=4096, description="The judge's longest answer.")
+    minimum: int = Field(2, ge=2, le=64, description="A row with fewer samples left falls.")
+    into: str = Field("candidates", description="Column that receives them, best first; the row is the best one's.")
+    scores: str = Field("scores", description="Column that receives a score for each; higher is better.")
+
+
+class ChunkStep(Params):
+    """One row becomes one for each passage of a document, cut along paragraphs and headings."""
+
+    type: Literal["chunk"] = "chunk"
+    source: str = Field("document", description="Column with a document, or with any text.")
+    words: int = Field(220, ge=20, le=4000, description="Words of a passage, about.")
+    overlap: int = Field(30, ge=0, le=1000, description="Words that a passage shares with the one before.")
+    at_most: int = Field(0, ge=0, description="Passages of one document after so many are left out; 0 keeps all.")
+    into: str = Field("passage", description="Column that receives the passage; its place is kept with every row.")
 
 
 class EmitStep(Params):
-    """Write the result into the project."""
+    """Write the result into the project. A prompt that was written is from there on the row's prompt."""
 
     type: Literal["emit"] = "emit"
-    kind: Literal["response"] = Field("response", description="What is written.")
-    text: str = Field("response", description="Column with the response's text.")
+    kind: Literal["response", "prompt", "preference", "label"] = Field("response", description="What is written.")
+    text: str = Field("response", description="Column with the text: the response's, the prompt's or the label.")
     reasoning: str = Field("", description="Column with the reasoning, kept apart from the answer; empty for none.")
     status: Literal["pending", "accepted"] = Field("pending", description="Status of a row that passed every filter.")
+    system: str = Field("", description="For a prompt: column with its system message.")
+    messages: str = Field("", description="For a prompt: column with all its messages, in place of `text`.")
+    reference: str = Field("", description="For a prompt: column with the right answer.")
+    tags: tuple[str, ...] = Field((), description="For a prompt: its tags; a column's name stands for what it holds.")
+    extras: tuple[str, ...] = Field((), description="Columns that are kept with the row, under their names.")
+    candidates: str = Field("candidates", description="For a preference: column with the list of answers.")
+    scores: str = Field("scores", description="For a preference: column with a score for each.")
+    chosen: str = Field("", description="For a preference of two: column with the better answer.")
+    rejected: str = Field("", description="For a preference of two: column with the worse answer.")
+    labels: tuple[str, ...] = Field((), description="For a label: all there are; another one falls.")
+    labels_from: str = Field("", description="For a label: parameter (one a line) or list column with all there are.")
 
 
-Step = Annotated[PromptStep | SampleStep | ParseStep | FilterStep | EmitStep, Field(discriminator="type")]
-STEP_TYPES: tuple[type[Params], ...] = (PromptStep, SampleStep, ParseStep, FilterStep, EmitStep)
+class LoopStep(Params):
+    """Start the recipe again when the round is over, until there are enough rows or what is made gets poorer."""
+
+    type: Literal["loop"] = "loop"
+    rounds: int = Field(2, ge=1, le=100, description="How often the recipe is gone through, the first time included.")
+    start: Literal["input", "made"] = Field(
+        "input", description="What the next round starts from: the input again, or the prompts that this round made."
+    )
+    column: str = Field("prompt", description="Column with the text that is watched for collapse.")
+    until: int = Field(0, ge=0, description="Stop after the round in which so many rows were made; 0 for no such end.")
+    maximum_slide: float = Field(
+        0.3, ge=0, le=1, description="Stop when diversity or length fell, or repetition rose, by this share; 0 never."
+    )
+
+
+Step = Annotated[
+    PromptStep
+    | SampleStep
+    | ParseStep
+    | DrawStep
+    | ExpandStep
+    | FilterStep
+    | DeduplicateStep
+    | VoteStep
+    | ExecuteStep
+    | ScoreStep
+    | RankStep
+    | ChunkStep
+    | EmitStep
+    | LoopStep,
+    Field(discriminator="type"),
+]
+STEP_TYPES: tuple[type[Params], ...] = (
+    *(PromptStep, SampleStep, ParseStep, DrawStep, ExpandStep, FilterStep, DeduplicateStep, VoteStep),
+    *(ExecuteStep, ScoreStep, RankStep, ChunkStep, EmitStep, LoopStep),
+)
+STEP_NAMES: tuple[str, ...] = tuple(str(step.model_fields["type"].default) for step in STEP_TYPES)

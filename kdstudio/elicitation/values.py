@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdstudio.catalogue.elicitation import ParameterTable
 from kdstudio.errors import BadInput
-from kdstudio.recipe import ElicitationRecipe, ParameterTable
+from kdstudio.recipe import ElicitationRecipe
 
 
 def with_values(recipe: ElicitationRecipe, values: Mapping[str, Any]) -> ElicitationRecipe:

@@ -7,8 +7,9 @@ from typing import Any, cast
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QFormLayout, QLineEdit, QVBoxLayout, QWidget
 
+from kdstudio.catalogue.elicitation import ParameterTable
 from kdstudio.catalogue.steps import FilterStep, SampleStep
-from kdstudio.recipe import ElicitationRecipe, ParameterTable, validate_recipe
+from kdstudio.recipe import ElicitationRecipe, validate_recipe
 from kdstudio.registry import Parameter
 from kdstudio.ui.forms import Form
 from kdstudio.ui.widgets.fields import Field, Switch, make_field
@@ -30,7 +31,15 @@ _LABELS = {
     "require_pattern": "Keep only what matches",
 }
 CAPTION_WIDTH = 130
-_KINDS = {"text": "str", "integer": "int", "number": "float", "boolean": "bool", "choice": "choice"}
+_KINDS = {
+    "text": "str",
+    "lines": "str",
+    "files": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "choice": "choice",
+}
 
 
 class GenerateSettings(QWidget):
