@@ -25,7 +25,8 @@ def report(job: Reporter, audited: Audited, *, stop: bool) -> None:
     """Journal every finding. Raises `KnownError` for the first fault if it is to `stop` the run."""
     found = audit(audited)
     for finding in found:
-        job.emit(Checked(finding.level, finding.title, finding.detail))
+        passages = [list(passage) for passage in finding.passages]
+        job.emit(Checked(finding.level, finding.title, finding.detail, passages))
     fault = next((finding for finding in found if finding.level == "fault"), None)
     if fault is not None and stop:
         raise KnownError(

@@ -18,6 +18,8 @@ _ROWS = 256
 """Rows whose texts are compared with their tokens."""
 _MUCH = 40
 """Characters: a template may write as many around a response (an empty block for thoughts), not more."""
+_SHOWN = 120
+"""Characters of a row in the list of findings."""
 _FEWEST_WORDS = 4
 
 
@@ -56,10 +58,13 @@ def _mask(audited: Audited) -> Iterator[Finding]:
         if fault:
             yield Finding("fault", "The mask does not cover the response", f"Response {example.response_id} {fault}")
             return
-    learnt = _text(tokenizer, examples[0].response_ids.tolist())
+    learnt = _text(tokenizer, examples[0].response_ids.tolist())[: 2 * _SHOWN]
+    if examples[0].response_ids[-1] == tokenizer.eos_id:
+        learnt += tokenizer.eos_token
     read = _text(tokenizer, examples[0].prompt_ids.tolist())
-    shown = f"Read: …{read[-60:]!r} Learnt: {learnt[:120]!r}"
-    yield Finding("good", "The mask covers the responses and nothing else", shown)
+    passages = ((f"…{read[-_SHOWN:]}" if len(read) > _SHOWN else read, "read"), (learnt, "learnt"))
+    detail = f"Read: {passages[0][0]!r} Learnt: {passages[1][0]!r}"
+    yield Finding("good", "The mask covers the responses and nothing else", detail, passages)
 
 
 def _cut_fault(audited: Audited) -> Finding | None:

@@ -28,11 +28,12 @@ _BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the audit."""
+    """One line of the audit. `passages`: a row's text in pieces, each with "read" or "learnt"."""
 
     level: Level
     title: str
     detail: str = ""
+    passages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass

@@ -13,11 +13,15 @@ _LEVELS: dict[str, Level] = {"good": "good", "warning": "warning", "fault": "fau
 
 
 class Finding(NamedTuple):
-    """One line of the audit: a plain (level, title, detail) will do wherever one is taken."""
+    """One line of the audit: a plain (level, title, detail) will do wherever one is taken.
+
+    `passages`: a row's text in pieces, each with "read" or "learnt"; where given they are shown in place of `detail`.
+    """
 
     level: Level
     title: str
     detail: str = ""
+    passages: tuple[tuple[str, str], ...] = ()
 
 
 class Findings:
@@ -45,8 +49,9 @@ class Findings:
                     self.before.clear()
                 case Metric(step=step) if step > 0:
                     self._stepped = True
-                case Checked(level=level, title=title, detail=detail):
-                    self.before.append(Finding(_LEVELS.get(level, "warning"), title, detail))
+                case Checked(level=level, title=title, detail=detail, passages=passages):
+                    pieces = tuple((str(piece[0]), str(piece[1])) for piece in passages if len(piece) == 2)
+                    self.before.append(Finding(_LEVELS.get(level, "warning"), title, detail, pieces))
                 case Warned(title=title, detail=detail, hint=hint):
                     finding = Finding("warning", title, " ".join(part for part in (detail, hint) if part))
                     (self.later if self._stepped else self.before).append(finding)

@@ -22,6 +22,9 @@ from kdstudio.ui.pages.evaluate import EvaluatePage
 from kdstudio.ui.pages.export import ExportPage
 from kdstudio.ui.pages.train import TrainPage
 from kdstudio.ui.session import Session
+from kdstudio.ui.theme import theme
+from kdstudio.ui.training_findings import Finding
+from kdstudio.ui.widgets.mask_text import MaskText
 from kdstudio.ui.widgets.train_audit import AuditCard
 from tests.gui.waiting import wait_finished
 from tests.tiny import tiny_gguf
@@ -259,3 +262,16 @@ def test_an_audit_puts_the_worst_first_and_stays_closed_when_all_is_good(qtbot: 
     words = card.findChild(QLabel, "audit_0")
     assert words is not None
     assert words.text() == "Fault: Signals of other rows"
+
+
+def test_the_audit_shows_what_is_learnt_in_colour(qtbot: QtBot) -> None:
+    card = AuditCard("Checked before the start", name="audit")
+    qtbot.addWidget(card)
+    passages = (("user\nWhat is 2 < 3?", "read"), ("It is <true>.", "learnt"))
+    card.show_findings([Finding("good", "The mask covers the responses and nothing else", "plain", passages)])
+    shown = card.findChild(MaskText)
+    assert shown is not None
+    assert theme().tokens.selection in shown.text()
+    assert "What is 2 &lt; 3?" in shown.text()
+    assert "It is &lt;true&gt;." in shown.text()
+    assert "learnt: It is <true>." in shown.accessibleName()

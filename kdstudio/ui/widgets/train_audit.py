@@ -13,6 +13,7 @@ from kdstudio.ui.theme import Tone, theme
 from kdstudio.ui.training_findings import Finding, Level
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.mask_text import MaskText
 from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.train_disclosure import Disclosure
 from kdstudio.ui.widgets.wording import plural
@@ -66,7 +67,7 @@ class AuditCard(Card):
         theme().changed.connect(self._draw_marks)
         self.hide()
 
-    def show_findings(self, findings: Iterable[tuple[Level, str, str]]) -> None:
+    def show_findings(self, findings: Iterable[Finding | tuple[Level, str, str]]) -> None:
         """Show these (level, title, detail) instead of the ones before."""
         order = list(_WORDS)
         shown = tuple(sorted((Finding(*item) for item in findings), key=lambda found: order.index(found.level)))
@@ -103,7 +104,9 @@ class AuditCard(Card):
             self._grid.addWidget(mark, 2 * row, 0, Qt.AlignmentFlag.AlignTop)
             self._grid.addWidget(words, 2 * row, 1)
             self._marks.append((mark, finding.level))
-            if finding.detail:
+            if finding.passages:
+                self._grid.addWidget(MaskText(finding.passages), 2 * row + 1, 1)
+            elif finding.detail:
                 self._grid.addWidget(label(finding.detail, "small", wrap=True, selectable=True), 2 * row + 1, 1)
         self._draw_marks()
 

@@ -181,6 +181,15 @@ def test_a_sound_set_up_is_not_doubted(name: str, tmp_path: Path) -> None:
     assert doubts(SOUND[name](tmp_path)) == []
 
 
+def test_the_mask_is_shown_as_what_is_read_and_what_is_learnt() -> None:
+    shown = next(finding.passages for finding in audit(pair()) if finding.passages)
+    assert [kind for _, kind in shown] == ["read", "learnt"]
+    read, learnt = (text for text, _ in shown)
+    assert read.rstrip().endswith("assistant")
+    assert "<|im_end|>" in learnt
+    assert "<|im_start|>" not in learnt
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_rows_in_any_template_are_not_doubted(name: str) -> None:
     template = TEMPLATES[name]
