@@ -26,7 +26,8 @@ class Failure:
     "permanent" (this request alone cannot succeed), "cut" (the answer broke off; `partial` is what came of it).
     `retry_after`: seconds that the server asks for. `may_be_billed`: the request may have reached the server, which
     did not refuse it. `overloaded`: fewer requests at once would help. `unreachable`, `timed_out`: nobody was met, or
-    nobody spoke in time.
+    nobody spoke in time. `unless_answered`: it ends the run only while nothing was answered; later it may pass, as a
+    proxy's web page does.
     """
 
     kind: FailureKind
@@ -37,6 +38,7 @@ class Failure:
     unreachable: bool = False
     timed_out: bool = False
     overloaded: bool = False
+    unless_answered: bool = False
     partial: Completion | None = None
 
 
