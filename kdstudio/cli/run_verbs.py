@@ -12,6 +12,7 @@ from kdstudio import recipe as recipes
 from kdstudio import secrets
 from kdstudio.catalogue.training import ExportTable
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
+from kdstudio.cli.terms_words import asked_reason
 from kdstudio.errors import BadInput
 from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.jobs.supervisor import Supervisor
@@ -159,6 +160,7 @@ def train(
     project: ProjectPath,
     recipe: Annotated[str, typer.Argument(help="A shipped training recipe's id, or a .toml file.")],
     set_: Settings = None,
+    reason: Annotated[str, typer.Option(help="Why you may train on rows whose terms of use restrict it.")] = "",
     detach: Detach = False,
     json: JsonFlag = False,
 ) -> None:
@@ -166,6 +168,7 @@ def train(
     chosen = recipes.override(recipes.find_training_recipe(recipe), set_ or [])
     with opened(project) as target:
         parameters, keys = training_parameters(target, chosen)
+        parameters |= asked_reason(target, chosen, parameters, reason)
         result = run_job_in(
             target, "train", parameters, as_json=json, title=chosen.recipe.title, keys=keys, detach=detach
         )

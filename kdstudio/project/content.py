@@ -18,7 +18,7 @@ Message = dict[str, Any]
 
 @dataclass(slots=True)
 class NewPrompt:
-    """Messages up to the turn that is to be answered."""
+    """Messages up to the turn that is to be answered. `terms`: the stamp of the teacher that wrote it, if one did."""
 
     messages: Sequence[Message]
     tags: Sequence[str] = ()
@@ -27,11 +27,15 @@ class NewPrompt:
     status: Status = "pending"
     reason: str = ""
     extras: Mapping[str, Any] = field(default_factory=dict)
+    terms: str = ""
 
 
 @dataclass(slots=True)
 class NewResponse:
-    """An answer to a prompt of this project, with who made it and how. `key` tells equal texts of one run apart."""
+    """An answer to a prompt of this project, with who made it and how. `key` tells equal texts of one run apart.
+
+    `terms` is the stamp of its teacher's terms of use (`models.terms`); "" where nobody stated any.
+    """
 
     prompt_id: int
     text: str
@@ -49,6 +53,7 @@ class NewResponse:
     status: Status = "pending"
     reason: str = ""
     source: str = ""
+    terms: str = ""
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class NewPreference:
     status: Status = "pending"
     reason: str = ""
     source: str = ""
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class Prompt:
     source: str
     created: str
     fingerprint: bytes
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class Response:
     source: str
     created: str
     fingerprint: bytes
+    terms: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,7 @@ class Preference:
     source: str
     created: str
     fingerprint: bytes
+    terms: str = ""
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -169,7 +169,13 @@ def _count_in_batches(connection: sqlite3.Connection) -> None:
         connection.execute(f"DROP TRIGGER {table}_counted")
 
 
-MIGRATIONS = (_first, _count_in_batches)
+def _terms_of_rows(connection: sqlite3.Connection) -> None:
+    """Rows carry the terms of use of the teacher that made them."""
+    for table in KIND_TABLES.values():
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN terms TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS = (_first, _count_in_batches, _terms_of_rows)
 VERSION = len(MIGRATIONS)
 
 

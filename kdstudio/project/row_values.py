@@ -23,12 +23,14 @@ from kdstudio.project.content import (
 )
 
 INSERT_PROMPT = """INSERT OR IGNORE INTO prompts
-(fingerprint, messages, text, tags, reference, extras, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
+(fingerprint, messages, text, tags, reference, extras, status, reason, source, created, terms)
+VALUES (?,?,?,?,?,?,?,?,?,?,?)"""
 INSERT_RESPONSE = """INSERT OR IGNORE INTO responses
 (prompt_id, fingerprint, text, reasoning, message, finish_reason, teacher, recipe_hash, run, seed, sampling,
-prompt_tokens, tokens, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+prompt_tokens, tokens, status, reason, source, created, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 INSERT_PREFERENCE = """INSERT OR IGNORE INTO preferences
-(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created) VALUES (?,?,?,?,?,?,?,?,?,?)"""
+(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created, terms)
+VALUES (?,?,?,?,?,?,?,?,?,?,?)"""
 
 
 def prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
@@ -46,6 +48,7 @@ def prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
         prompt.reason,
         prompt.source,
         created,
+        prompt.terms,
     )
 
 
@@ -70,6 +73,7 @@ def response_values(response: NewResponse, created: str) -> tuple[Any, ...]:
         response.reason,
         response.source,
         created,
+        response.terms,
     )
 
 
@@ -93,6 +97,7 @@ def preference_values(preference: NewPreference, created: str) -> tuple[Any, ...
         preference.reason,
         preference.source,
         created,
+        preference.terms,
     )
 
 
@@ -110,6 +115,7 @@ def read_prompt(row: sqlite3.Row) -> Prompt:
         source=row["source"],
         created=row["created"],
         fingerprint=row["fingerprint"],
+        terms=row["terms"],
     )
 
 
@@ -125,12 +131,13 @@ def read_response(row: sqlite3.Row) -> Response:
 _RESPONSE_COLUMNS = (
     *("id", "prompt_id", "text", "reasoning", "finish_reason", "teacher", "recipe_hash", "run", "seed"),
     *("prompt_tokens", "tokens", "status", "reason", "source", "created", "fingerprint"),
+    "terms",
 )
 
 
 def read_preference(row: sqlite3.Row) -> Preference:
     """A row of `preferences`."""
-    names = ("id", "prompt_id", "run", "status", "reason", "source", "created", "fingerprint")
+    names = ("id", "prompt_id", "run", "status", "reason", "source", "created", "fingerprint", "terms")
     return Preference(
         **{name: row[name] for name in names},
         candidates=tuple(json.loads(row["candidates"])),

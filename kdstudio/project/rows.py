@@ -153,6 +153,26 @@ class Rows:
             response = read_response(row)
             yield self.prompt(response.prompt_id), response
 
+    def terms(
+        self, kind: Kind, *, status: str = "accepted", ids: Sequence[int] | None = None
+    ) -> list[tuple[str, str, str, int]]:
+        """What rows that train carry: (stamp, teacher, stamp of its prompt, how many rows).
+
+        Responses or preferences of that status, or those of `ids` whatever became of them since.
+        """
+        teacher = "r.teacher" if kind == "response" else "''"
+        where, value = "p.status <> 'rejected' AND r.status = ?", status
+        if ids is not None:
+            where, value = "r.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))
+        elif status in ("", "any"):
+            where, value = "p.status <> 'rejected' AND r.status <> ?", "rejected"
+        rows = self._database.all(
+            f"SELECT r.terms AS stamp, {teacher} AS teacher, p.terms AS prompt, count(*) AS number "  # noqa: S608
+            f"FROM {KIND_TABLES[kind]} r JOIN prompts p ON p.id = r.prompt_id WHERE {where} GROUP BY 1, 2, 3",
+            (value,),
+        )
+        return [(row["stamp"], row["teacher"], row["prompt"], row["number"]) for row in rows]
+
     def set_status(self, kind: Kind, ids: Iterable[int], status: Status, reason: str = "") -> int:
         """Accept, reject or reset rows as one undoable action; returns how many changed."""
         if status not in STATUSES:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kdstudio.errors import BadInput
 from kdstudio.jobs.events import now
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.terms import MAXIMUM_STAMP_CHARACTERS, single
+from kdstudio.models.terms_stamp import OPTION, terms_stamp
 from kdstudio.project.database import Database
 
 
@@ -21,9 +23,14 @@ class StoredTeacher:
     capabilities: dict[str, Any]
     created: str
 
+    @property
+    def terms(self) -> str:
+        """The stamp of its terms of use (`models.terms`)."""
+        return terms_stamp(self.spec, self.capabilities)
+
 
 class Teachers:
-    """Adding, finding and removing teachers by name."""
+    """Adding, finding and removing teachers by name; noting what their terms of use are."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -62,6 +69,25 @@ class Teachers:
         """Keep what was found out about a teacher."""
         with self._database.write() as connection:
             connection.execute("UPDATE teachers SET capabilities = ? WHERE name = ?", (json.dumps(capabilities), name))
+
+    def set_terms(self, name: str, terms: str) -> None:
+        """Note a person's word on a teacher's terms of use; "" goes back to what its file or provider says.
+
+        A licence's or provider's key, or words after "free: " or "restricted: ". Rows that are there keep their stamps.
+        Raises `BadInput` for an unknown teacher and for words that are too long.
+        """
+        if len(terms.strip()) > MAXIMUM_STAMP_CHARACTERS:
+            raise BadInput(
+                "The terms are too long",
+                f"They have {len(terms.strip()):,} characters.",
+                f"Use at most {MAXIMUM_STAMP_CHARACTERS}: the name of a licence, or a few words.",
+            )
+        spec = self.get(name).spec
+        options = {key: value for key, value in spec.options.items() if key != OPTION}
+        options |= {OPTION: said} if (said := single(terms)) else {}
+        with self._database.write() as connection:
+            changed = json.dumps(asdict(replace(spec, options=options)))
+            connection.execute("UPDATE teachers SET spec = ? WHERE name = ?", (changed, name))
 
 
 def _stored(row: sqlite3.Row) -> StoredTeacher:
