@@ -12,11 +12,17 @@ from typing import Any
 
 from kdstudio.export.certificate import Certificate
 from kdstudio.files import readable_bytes
+from kdstudio.models.terms import is_licence
+from kdstudio.models.terms_summary import TermsUse
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card says besides the certificates. `trained` and `before` are the run's figures by name."""
+    """What the card says besides the certificates. `trained` and `before` are the run's figures by name.
+
+    `terms` are those of the teacher, `learnt` those of the rows that were learnt from, `reason` why somebody trained on
+    restricted ones.
+    """
 
     name: str
     run: str
@@ -33,6 +39,8 @@ class CardFacts:
     trained: dict[str, Any] = field(default_factory=dict)
     languages: tuple[str, ...] = ()
     changes: str = ""
+    learnt: tuple[TermsUse, ...] = ()
+    reason: str = ""
 
 
 _FIGURES = {
@@ -51,14 +59,23 @@ def card(facts: CardFacts, certificates: Sequence[Certificate]) -> str:
 
 def _front_matter(facts: CardFacts) -> str:
     lines = ["---", "library_name: gguf", "pipeline_tag: text-generation"]
-    if facts.terms:
-        lines.append(f"license: {_quoted(facts.terms.lower().replace(' ', '-'))}")
+    if licence := licence_of(facts.terms, facts.learnt):
+        lines.append(f"license: {_quoted(licence.lower().replace(' ', '-'))}")
     if facts.base:
         lines.append(f"base_model: {_quoted(facts.base)}")
     if facts.languages:
         lines += ["language:", *(f"  - {_quoted(item)}" for item in facts.languages)]
     lines += ["tags:", "  - knowledge-distillation", "  - gguf", "---"]
     return "\n".join(lines)
+
+
+def licence_of(terms: str, learnt: Sequence[TermsUse]) -> str:
+    """The licence to state for a student: its teacher's, or "other" when that is not all there is to know.
+
+    That is so when rows carry further restricted terms, or when the teacher's are no licence but a provider's terms.
+    """
+    further = any(use.terms.restricted and use.stamp != terms for use in learnt)
+    return "other" if further or (terms and not is_licence(terms)) else terms
 
 
 def _quoted(text: str) -> str:
@@ -83,10 +100,17 @@ def _summary(facts: CardFacts) -> str:
 
 def _terms(facts: CardFacts) -> str:
     said = f"The teacher's terms: {_plain(facts.terms)}." if facts.terms else "The teacher states no terms."
-    return (
+    text = (
         f"## Terms\n\n{said} A student learns from its teacher's output and weights: the teacher's licence and terms "
         "of use may apply to it. Check them before passing this model on."
     )
+    lines = ["| Rows learnt from | Terms | What to know |", "|---|---|---|"]
+    for use in facts.learnt:
+        terms = use.terms
+        lines.append(f"| {use.rows:,} | {_plain(terms.name)} | {_plain(terms.says)} {terms.link} |")
+    table = "\n\n" + "\n".join(lines) if facts.learnt else ""
+    reason = f"\n\nWhy it was trained on restricted ones: {_plain(facts.reason)}" if facts.reason else ""
+    return text + table + reason
 
 
 def _training(facts: CardFacts) -> str:

@@ -8,15 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from kdstudio import __version__
+from kdstudio.distillation.frozen_rows import ROWS_NAME
 from kdstudio.errors import KnownError
 from kdstudio.evaluation.held_out import STUDENT_NAME, recipe_of
-from kdstudio.export.cards import CardFacts
+from kdstudio.export.cards import CardFacts, licence_of
 from kdstudio.export.gguf import Identity
 from kdstudio.jobs.events import Finished
 from kdstudio.jobs.folder import read_job
 from kdstudio.jobs.journal import read_journal
 from kdstudio.models.gguf_header import read_header
+from kdstudio.models.teacher_file import TERMS_KEY
+from kdstudio.models.terms import joined
+from kdstudio.models.terms_summary import REASON, TermsSummary, TermsUse
 from kdstudio.project import Project
+from kdstudio.project.content import Kind
+from kdstudio.project.row_terms import terms_of_rows
 from kdstudio.recipe import TrainingRecipe, recipe_hash
 
 _REPOSITORIES = ("general.repo_url", "general.source.repo_url", "general.url", "general.source.url")
@@ -24,7 +30,10 @@ _REPOSITORIES = ("general.repo_url", "general.source.repo_url", "general.url", "
 
 @dataclass(frozen=True)
 class Origin:
-    """`student` is the student's own provenance, `base` the metadata of the GGUF file it was cut from (if it was)."""
+    """`student` is the student's own provenance, `base` the metadata of the GGUF file it was cut from (if it was).
+
+    `terms` are the teacher's, `learnt` those of the rows, `reason` why restricted ones were trained on.
+    """
 
     run: str
     recipe: TrainingRecipe
@@ -33,6 +42,8 @@ class Origin:
     student: dict[str, Any] = field(default_factory=dict)
     base: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+    learnt: tuple[TermsUse, ...] = ()
+    reason: str = ""
 
     @property
     def base_name(self) -> str:
@@ -68,10 +79,12 @@ class Origin:
             "kdstudio.teacher": self.teacher,
             "kdstudio.base_fingerprint": str(self.student.get("base_fingerprint", "")),
         }
+        if any(use.stamp != self.terms for use in self.learnt):
+            extra[TERMS_KEY] = joined([self.terms, *(use.stamp for use in self.learnt)])
         learnt = f"Distilled from {self.teacher} with KD Studio." if self.teacher else "Trained with KD Studio."
         return Identity(
             name=name,
-            license=self.terms,
+            license=licence_of(self.terms, self.learnt),
             license_link=str(self.base.get("general.license.link", "")),
             description=f"{learnt} {self.changes}".strip(),
             base=base,
@@ -98,12 +111,15 @@ class Origin:
             trained=final if isinstance(final, dict) else dict(self.student.get("held_out") or {}),
             languages=self.languages,
             changes=self.changes,
+            learnt=self.learnt,
+            reason=self.reason,
         )
 
 
 def origin_of(project_folder: Path, run_folder: Path) -> Origin:
     """Gather what is known of a run's student. Raises `BadInput` when the run's recipe cannot be read."""
-    described = read_job(run_folder).parameters.get("teacher") or {}
+    parameters = read_job(run_folder).parameters
+    described = parameters.get("teacher") or {}
     base = _base_metadata(run_folder / STUDENT_NAME)
     teacher = str(described.get("name", ""))
     return Origin(
@@ -114,7 +130,24 @@ def origin_of(project_folder: Path, run_folder: Path) -> Origin:
         student=_provenance(run_folder / STUDENT_NAME),
         base=base,
         result=_run_result(run_folder),
+        learnt=tuple(use for use in _learnt(project_folder, run_folder).uses if use.terms.stated),
+        reason=str(parameters.get(REASON, "")),
     )
+
+
+def _learnt(project_folder: Path, run_folder: Path) -> TermsSummary:
+    """The terms of the very rows that the run was trained on, whatever became of them in the project since."""
+    ids: dict[bool, set[int]] = {False: set(), True: set()}
+    try:
+        with (run_folder / ROWS_NAME).open(encoding="utf-8") as stream:
+            for line in stream:
+                row = json.loads(line)
+                ids["group" in row and bool(row["group"])].add(int(row["response_id"]))
+        with Project.open(project_folder, read_only=True) as project:
+            kind: Kind = "preference" if ids[True] else "response"
+            return terms_of_rows(project, kind=kind, ids=sorted(ids[kind == "preference"]))
+    except (OSError, ValueError, KeyError, TypeError, KnownError):
+        return TermsSummary()  # a bundle without its rows or its project: the teacher's own terms still stand
 
 
 def _provenance(student: Path) -> dict[str, Any]:
@@ -137,7 +170,7 @@ def _terms(project_folder: Path, described: dict[str, Any]) -> str:
     name, path = str(described.get("name", "")), Path(str(described.get("path") or ""))
     try:
         with Project.open(project_folder, read_only=True) as project:
-            noted = str(project.teachers.get(name).capabilities.get("terms") or "") if name else ""
+            noted = project.teachers.get(name).terms if name else ""
         return noted or (read_header(path).license if path.is_file() else "")
     except KnownError:
         return ""  # the teacher was removed from the project or the disk since: the base's licence is asked next

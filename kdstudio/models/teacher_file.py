@@ -10,7 +10,10 @@ from typing import Any
 from kdstudio.models.architectures import student_obstacle
 from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.terms import joined, parts_of, single
 
+TERMS_KEY = "kdstudio.terms"
+_MOST_PARTS = 20
 _QUANTIZATION = re.compile(r"[.\-_](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
 
 
@@ -27,7 +30,8 @@ def free_name(name: str, taken: Collection[str]) -> str:
 def describe(header: GGUFHeader) -> dict[str, Any]:
     """What the header says, as plain values for the database.
 
-    `chat_template`: whether there is one. `student_obstacle`: why no student can be made from it; "" when one can.
+    `terms`: the stamp of its licence, or of all that a student of ours was made under. `chat_template`: whether there
+    is one. `student_obstacle`: why no student can be made from it; "" when one can.
     """
     return {
         "architecture": header.architecture,
@@ -36,11 +40,19 @@ def describe(header: GGUFHeader) -> dict[str, Any]:
         "vocabulary_size": header.vocabulary_size,
         "quantization": header.quantization,
         "license": header.license,
+        "terms": header_terms(header),
         "bytes": header.bytes,
         "layers": header.layers,
         "chat_template": bool(header.template),
         "student_obstacle": student_obstacle(header),
     }
+
+
+def header_terms(header: GGUFHeader) -> str:
+    """The stamp of a file's terms: a student of ours carries those of all its teachers, others name their licence."""
+    stated = header.metadata.get(TERMS_KEY)
+    parts = parts_of(stated) if isinstance(stated, str) else ()
+    return joined(single(part) for part in parts[:_MOST_PARTS]) or single(header.license)
 
 
 def gguf_teacher(name: str, path: Path) -> tuple[TeacherSpec, dict[str, Any]]:

@@ -136,6 +136,12 @@ def terms_of(stamp: str) -> Terms:
     return Terms(text[:60] or "not stated", False, _UNKNOWN, stated=bool(text))
 
 
+def is_licence(stamp: str) -> bool:
+    """Whether a stamp is one licence's name, known or not, rather than a provider's terms or somebody's words."""
+    single_one = len(parts_of(stamp)) == 1 and not stamp.startswith((FREE, RESTRICTED, PROVIDER))
+    return single_one and stamp.lower() not in PROVIDERS
+
+
 def _together(several: list[Terms]) -> Terms:
     says = " ".join(dict.fromkeys(f"{terms.name}: {terms.says}" for terms in several))
     stated = any(terms.stated for terms in several)

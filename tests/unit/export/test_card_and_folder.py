@@ -16,6 +16,7 @@ from kdstudio.export.certificate import Certificate, read_certificates, write_ce
 from kdstudio.export.metadata import Kind, array, boolean, read_metadata, text, unsigned
 from kdstudio.export.pretokenizers import pretokenizer_name, pretokenizer_steps
 from kdstudio.export.safetensors import tokenizer_json, write_folder
+from kdstudio.models.terms_summary import TermsUse
 from tests.tiny import tiny_model
 from tests.unit.export.student_folders import folder_from_tiny, random_folder
 
@@ -87,6 +88,31 @@ def test_a_card_without_anything_known() -> None:
     assert "states no terms" in content
     assert "## Files" not in content
     assert "license" not in front_matter(content)
+
+
+def test_a_card_passes_on_the_terms_of_every_row() -> None:
+    learnt = (TermsUse("openai", 7, ("gpt",)), TermsUse("apache-2.0", 3, ("smol",)))
+    facts = CardFacts(name="Fox", run="r", terms="apache-2.0", learnt=learnt, reason="An <internal> experiment")
+    content = card(facts, [])
+    assert front_matter(content)["license"] == "other"
+    for words in (
+        "| 7 | OpenAI’s terms |",
+        "https://openai.com/policies/",
+        "| 3 | Apache 2.0 |",
+        "An \\<internal\\> exp",
+    ):
+        assert words in content
+    free = card(CardFacts(name="Fox", run="r", terms="apache-2.0", learnt=learnt[1:]), [])
+    assert front_matter(free)["license"] == "apache-2.0"
+    assert "Why it was trained" not in free
+
+
+@pytest.mark.parametrize(
+    ("terms", "stated"), [("gemma", "gemma"), ("openai", "other"), ("restricted: ask", "other"), ("", None)]
+)
+def test_only_a_licence_is_stated_as_one(terms: str, stated: str | None) -> None:
+    content = card(CardFacts(name="Fox", run="r", terms=terms, learnt=(TermsUse(terms, 1),) if terms else ()), [])
+    assert front_matter(content).get("license") == stated
 
 
 def test_names_from_strangers_cannot_break_the_card() -> None:

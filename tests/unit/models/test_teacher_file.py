@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gguf
 import pytest
 
 from kdstudio.errors import BadInput
 from kdstudio.models.teacher_file import free_name, gguf_teacher, name_of
+from kdstudio.models.terms import terms_of
 from tests.tiny import tiny_model
 
 
@@ -37,7 +39,20 @@ def test_spec_and_capabilities_come_from_the_header() -> None:
     assert capabilities["context_tokens"] == 512
     assert capabilities["license"] == "apache-2.0"
     assert capabilities["chat_template"] is True
+    assert capabilities["terms"] == "apache-2.0"
     assert len(capabilities["fingerprint"]) == 32
+
+
+def test_a_student_of_ours_passes_on_all_its_terms(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "m.gguf"), "llama")
+    writer.add_license("other")
+    writer.add_string("kdstudio.terms", "openai + apache-2.0 + openai + free: ours")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    _, capabilities = gguf_teacher("", tmp_path / "m.gguf")
+    assert capabilities["terms"] == "apache-2.0 + free: ours + openai"
+    assert terms_of(capabilities["terms"]).restricted
 
 
 def test_a_bad_file_is_refused_in_words(tmp_path: Path) -> None:
