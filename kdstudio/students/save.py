@@ -23,8 +23,19 @@ from kdstudio.networks.folder import load_folder
 from kdstudio.networks.hf_tokenizer import SETTINGS_NAME, TEMPLATE_NAME, TOKENIZER_NAME, FolderTokenizer
 from kdstudio.networks.network import Config, assemble
 from kdstudio.students.tensor_file import write_tensors
+from kdstudio.teachers.tokenizers import VOCABULARY_NAME, open_tokenizer
 
-VOCABULARY_NAME, PROVENANCE_NAME = "tokenizer.gguf", "student.json"
+__all__ = [
+    "PROVENANCE_NAME",
+    "VOCABULARY_NAME",
+    "copy_tokenizer",
+    "open_student",
+    "open_tokenizer",
+    "save_student",
+    "student_bytes",
+    "vocabulary_only",
+]
+PROVENANCE_NAME = "student.json"
 
 
 def student_bytes(parameters: int) -> int:
@@ -56,16 +67,6 @@ def open_student(folder: Path) -> tuple[PreTrainedModel, Tokenizer, Config]:
     """A saved student in float32, its tokenizer and config. Raises `BadInput` when a part is missing or damaged."""
     config, state = load_folder(folder)
     return assemble(config, state, folder.name), open_tokenizer(folder, config["vocab_size"]), config
-
-
-def open_tokenizer(source: Path, vocabulary_size: int = 0) -> Tokenizer:
-    """The tokenizer of a GGUF file, of a student's folder or of a Hugging Face folder."""
-    vocabulary = source / VOCABULARY_NAME if source.is_dir() else source
-    if vocabulary.is_file():
-        from kdstudio.teachers.llama_vocab import LlamaTokenizer
-
-        return LlamaTokenizer(vocabulary)
-    return FolderTokenizer(source, vocabulary_size)
 
 
 def copy_tokenizer(source: Path, target: Path) -> str:

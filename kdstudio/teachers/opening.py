@@ -28,11 +28,15 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str], *, ledger: Ledger |
             from kdstudio.teachers.scripted import ScriptedTeacher
 
             return ScriptedTeacher(spec)
+        case "huggingface":
+            from kdstudio.teachers.transformers_local import TransformersTeacher
+
+            return TransformersTeacher(spec)
         case _:
             raise BadInput(
                 "This teacher does not answer",
-                f"{spec.name} is a Hugging Face folder: it teaches beside the student, in training with dense signals.",
-                "Add the model as a GGUF file to ask it, or to store its signals.",
+                f"{spec.name} is of kind {spec.kind!r}, which is not known here.",
+                "Add the model as a GGUF file, a folder or an endpoint.",
             )
 
 
