@@ -14,9 +14,9 @@ import pytest
 from gguf.constants import GGML_QUANT_SIZES, LlamaFileType
 
 from kdstudio.errors import BadInput
-from kdstudio.models import gguf_types
+from kdstudio.models import gguf_reader, gguf_types
 from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
-from kdstudio.models.gguf_reader import Cursor, LongArray, vocabulary_fingerprint
+from kdstudio.models.gguf_reader import Cursor, LongArray, LongText, vocabulary_fingerprint
 from tests.tiny import SPECIAL, tiny_gguf, tiny_model, vocabulary
 
 
@@ -67,6 +67,34 @@ def test_long_arrays_are_stepped_over(tmp_path: Path) -> None:
     assert header.metadata["numbers"].count == 5000
     assert header.vocabulary_size == len(tokens)
     assert header.tokenizer_fingerprint == vocabulary_fingerprint(tokens)
+
+
+@pytest.mark.parametrize("window", [7, 64, 1000])
+def test_the_window_shows_the_same_wherever_it_ends(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read_header(tiny_model(layers=2))
+    monkeypatch.setattr(gguf_reader, "_WINDOW", window)
+    assert read_header(tiny_model(layers=2)) == whole
+
+
+def test_texts_past_the_budget_are_stepped_over(tmp_path: Path) -> None:
+    path = tmp_path / "texts.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_string("huge", "x" * (gguf_reader.KEPT_TEXT_BYTES + 1))
+    for number in range(5):
+        writer.add_string(f"large.{number}", "y" * gguf_reader.KEPT_TEXT_BYTES)
+    writer.add_array("list", ["z" * 1000] * 4000)
+    writer.add_string("general.name", "still in step")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    header = read_header(path)
+    huge, listed = header.metadata["huge"], header.metadata["list"]
+    assert isinstance(huge, LongText)
+    assert path.read_bytes()[huge.start : huge.end] == b"x" * (gguf_reader.KEPT_TEXT_BYTES + 1)
+    assert isinstance(header.metadata["large.4"], LongText)
+    assert isinstance(listed, LongArray)
+    assert listed.end - listed.start == 4000 * 1008
+    assert header.name == "still in step"
 
 
 def test_a_fingerprint_follows_the_weights_not_the_name(tmp_path: Path) -> None:
