@@ -34,7 +34,8 @@ class GGUFHeader:
         """The metadata value `<architecture>.<key>`."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
 
-    def _count(self, key: str) -> int:
+    def count(self, key: str) -> int:
+        """`of_architecture(key)` as a number; 0 where it is missing or none."""
         value = self.of_architecture(key, 0)
         if isinstance(value, list):  # one number for each layer: the largest decides what a layer needs
             value = max((item for item in value if isinstance(item, int)), default=0)
@@ -62,27 +63,27 @@ class GGUFHeader:
     @property
     def layers(self) -> int:
         """Transformer blocks."""
-        return self._count("block_count")
+        return self.count("block_count")
 
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
-        return self._count("embedding_length")
+        return self.count("embedding_length")
 
     @property
     def heads(self) -> int:
         """Query heads."""
-        return self._count("attention.head_count")
+        return self.count("attention.head_count")
 
     @property
     def kv_heads(self) -> int:
         """Key and value heads (as many as query heads when the file does not say)."""
-        return self._count("attention.head_count_kv") or self.heads
+        return self.count("attention.head_count_kv") or self.heads
 
     @property
     def context(self) -> int:
         """Tokens the model was trained to read at once."""
-        return self._count("context_length")
+        return self.count("context_length")
 
     @property
     def vocabulary_size(self) -> int:
@@ -93,7 +94,7 @@ class GGUFHeader:
         tokens = self.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, LongArray):
             return tokens.count
-        return len(tokens) if isinstance(tokens, list) else self._count("vocab_size")
+        return len(tokens) if isinstance(tokens, list) else self.count("vocab_size")
 
     @property
     def template(self) -> str:
