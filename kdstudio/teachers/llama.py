@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import llama_cpp
-import psutil
 
 from kdstudio import settings
 from kdstudio.errors import BadInput, KnownError
@@ -15,8 +13,10 @@ from kdstudio.models.architectures import student_obstacle
 from kdstudio.models.gguf_header import GGUFHeader, fingerprint, read_header
 from kdstudio.teachers.base import Capabilities, Completion, Request, TeacherSpec
 from kdstudio.teachers.dequantised import fast_copy
+from kdstudio.teachers.llama_forms import AnswerForms
 from kdstudio.teachers.llama_generation import Generation, OnText
 from kdstudio.teachers.llama_logits import signal_of
+from kdstudio.teachers.llama_memory import BUDGET, CELL_STEP, chosen_gpu_layers, need_of
 from kdstudio.teachers.llama_native import NativeContext, NativeModel
 from kdstudio.teachers.llama_scoring import Pair, Part, Reduce, Scoring
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
@@ -26,9 +26,7 @@ REQUESTS_AT_ONCE = 32
 SCORED_AT_ONCE = 64
 BATCH_TOKENS = 512
 _OUTPUT_BYTES = 128 << 20  # of logits in one decode
-_MEMORY_SHARE = 4  # the cache of keys and values may take a quarter of the free memory
 _FALLBACK_CONTEXT = 4096
-_CELL_STEP = 256  # llama.cpp rounds a context up to this
 
 
 def _never() -> bool:
@@ -39,10 +37,12 @@ class LlamaTeacher:
     """Implements `base.Teacher`.
 
     Options: `context_tokens`, `requests_at_once`, `threads`, `dequantise` (default true: run a small teacher in a slow
-    format from a 16-bit copy), `precise` (default false: see `NativeContext`).
+    format from a 16-bit copy), `precise` (default false: see `NativeContext`), `n_gpu_layers` (else what free GPU
+    memory allows).
 
     `notes` says what the person should know about how the model is run. Not safe to call from several threads at once.
-    Raises `BadInput` for a file that is no usable model and `KnownError` when llama.cpp cannot load it.
+    Raises `BadInput` for a file that is no usable model and `KnownError` when llama.cpp cannot load it or there is not
+    enough memory.
     """
 
     def __init__(self, spec: TeacherSpec) -> None:
@@ -55,31 +55,54 @@ class LlamaTeacher:
         if spec.options.get("dequantise", True) and (copy := fast_copy(path, self.header)) is not None:
             source = copy.path
             self.notes.append(copy.note)
-        self._model = NativeModel(source)
+        self._context: NativeContext | None = None
+        self._generation: Generation | None = None
+        self._forms = AnswerForms(path)
+        try:
+            self._load(source)
+        except BaseException:
+            BUDGET.release(self)
+            raise
+        self.capabilities = self._capabilities()
+
+    def _load(self, source: Path) -> None:
+        """Promise the memory, then load the weights."""
+        path, precise = self.header.path, bool(self.spec.options.get("precise"))
+        need = need_of(read_header(source), _outputs(self.header.vocabulary_size), precise=precise)
+        wanted = -(-self._wanted_context() // CELL_STEP) * CELL_STEP * max(2, self.at_once + 1)
+        self._maximum_cells = BUDGET.claim(self, path.name, need, wanted)
+        layers = chosen_gpu_layers(self.header, need.cell * self._maximum_cells, self.spec.options.get("n_gpu_layers"))
+        self._model = NativeModel(source, gpu_layers=layers)
         if llama_cpp.llama_model_has_encoder(self._model.pointer):
             self._model.close()
             raise BadInput(
                 "This model does not chat", f"{path.name} has an encoder.", "Choose a decoder, such as Llama."
             )
         self.tokenizer = LlamaTokenizer(path, model=self._model, header=self.header)
-        self._maximum_cells = _maximum_cells(self.header)
         self._shares = not (
             llama_cpp.llama_model_is_recurrent(self._model.pointer)
             or llama_cpp.llama_model_is_hybrid(self._model.pointer)
         )
-        self._context: NativeContext | None = None
-        self._context_outputs = 0
-        self.capabilities = self._capabilities()
-        self._generation: Generation | None = None
+
+    def _wanted_context(self) -> int:
+        context = self.header.context or _FALLBACK_CONTEXT
+        return min(context, int(self.spec.options.get("context_tokens") or context))
 
     def _capabilities(self) -> Capabilities:
-        context = self.header.context or _FALLBACK_CONTEXT
-        wish = int(self.spec.options.get("context_tokens") or context)
+        wanted = self._wanted_context()
+        context = min(wanted, self._maximum_cells)
+        if context < wanted:
+            self.notes.append(
+                f"It reads {context:,} tokens at once instead of {wanted:,}: there is memory for no more."
+            )
         return Capabilities(
             generate=True,
             top_k_log_probs=True,
             full_distributions=not student_obstacle(self.header),
-            context_tokens=min(context, wish, self._maximum_cells),
+            answer_log_probs=True,
+            grammar=True,
+            json_schema=True,
+            context_tokens=context,
             vocabulary_size=self._model.vocabulary_size,
             fingerprint=fingerprint(self.header.path),
             tokenizer=self.tokenizer.fingerprint,
@@ -91,8 +114,9 @@ class LlamaTeacher:
     ) -> Iterator[Completion]:
         """As `base.Teacher.generate`. `on_text(key, piece)` is called with each new piece of an answer."""
         if self._generation is None:
+            limit = self.capabilities.context_tokens
             self._generation = Generation(
-                self.tokenizer, self.capabilities.context_tokens, self.at_once, self._shares, self._for_answers
+                self.tokenizer, self._forms, limit, self.at_once, self._shares, self._for_answers
             )
         return self._generation.run(requests, stop, on_text)
 
@@ -116,13 +140,13 @@ class LlamaTeacher:
                 f"It has {longest:,} tokens; the teacher reads {self.capabilities.context_tokens:,}.",
                 "Leave out longer rows, or choose a teacher with a larger context.",
             )
-        outputs = max(32, min(BATCH_TOKENS, _OUTPUT_BYTES // (4 * self._model.vocabulary_size)))
+        outputs = _outputs(self._model.vocabulary_size)
         context = self._opened(2 * longest + BATCH_TOKENS, SCORED_AT_ONCE, outputs)
         self._generation = None  # its memory was cleared
         return Scoring(context, reduce, self._shares, stop).run(sequences)
 
     def _for_answers(self, cells: int, sequences: int) -> NativeContext:
-        return self._opened(min(cells, max(self._maximum_cells, _CELL_STEP)), sequences, self.at_once)
+        return self._opened(min(cells, max(self._maximum_cells, CELL_STEP)), sequences, self.at_once)
 
     def _opened(self, cells: int, sequences: int, outputs: int) -> NativeContext:
         """The context at hand if it has enough of everything, else a new one in its place."""
@@ -131,7 +155,7 @@ class LlamaTeacher:
             return held
         if held is not None:
             held.close()
-        rounded = -(-cells // _CELL_STEP) * _CELL_STEP
+        rounded = -(-cells // CELL_STEP) * CELL_STEP
         self._context = NativeContext(
             self._model,
             cells=rounded,
@@ -149,7 +173,14 @@ class LlamaTeacher:
             self._context.close()
             self._context = None
         self._generation = None
+        self._forms.close()
         self._model.close()
+        BUDGET.release(self)
+
+
+def _outputs(vocabulary_size: int) -> int:
+    """Rows of logits in one decode of given text."""
+    return max(32, min(BATCH_TOKENS, _OUTPUT_BYTES // (4 * max(vocabulary_size, 1))))
 
 
 def _checked(path: Path) -> GGUFHeader:
@@ -157,15 +188,3 @@ def _checked(path: Path) -> GGUFHeader:
     if not header.tensors:
         raise BadInput("This GGUF file holds no weights", f"{path.name} is a vocabulary.", "Choose the model itself.")
     return header
-
-
-def _maximum_cells(header: GGUFHeader) -> int:
-    """How many tokens of keys and values (16 bits each) fit a quarter of the free memory."""
-    head = header.hidden // max(header.heads, 1)
-    key, value = (_size(header.of_architecture(f"attention.{name}_length"), head) for name in ("key", "value"))
-    bytes_each = max(1, header.layers * header.kv_heads * (key + value) * 2)
-    return max(_CELL_STEP, int(psutil.virtual_memory().available) // _MEMORY_SHARE // bytes_each)
-
-
-def _size(stated: Any, fallback: int) -> int:
-    return stated if isinstance(stated, int) and stated > 0 else fallback

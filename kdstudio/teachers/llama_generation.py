@@ -2,21 +2,25 @@
 
 What all waiting prompts begin with is read once into sequence 0 and shared; a request that ends makes room for the
 next in the very next decode, so that the batch stays full. Memory is reserved before a request starts: no answer fails
-midway.
+midway for want of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from kdstudio.errors import KnownError
 from kdstudio.models.conversation import encode_prompt
-from kdstudio.teachers.base import Completion, FinishReason, Request
-from kdstudio.teachers.llama_logits import choose
+from kdstudio.teachers.base import Completion, FinishReason, Request, TokenLogProb
+from kdstudio.teachers.llama_form import AnswerForm
+from kdstudio.teachers.llama_forms import AnswerForms
+from kdstudio.teachers.llama_logits import choose, signal_of
 from kdstudio.teachers.llama_native import Logits, NativeContext, shared_length
 from kdstudio.teachers.llama_text import AnswerText
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
@@ -28,11 +32,12 @@ OpenContext = Callable[[int, int], NativeContext]
 
 @dataclass
 class Waiting:
-    """A request that was checked and tokenised. `limit`: how many tokens it may answer with."""
+    """A request that was checked and tokenised. `limit`: how many tokens it may answer with; `gbnf`: in which form."""
 
     request: Request
     prompt: list[int]
     limit: int
+    gbnf: str = ""
 
     @property
     def cells(self) -> int:
@@ -51,12 +56,21 @@ class Slot:
     pending: list[int]
     text: AnswerText
     random: np.random.Generator
+    form: AnswerForm | None = None
     answered: int = 0
+    log_probs: list[tuple[int, TokenLogProb]] = field(default_factory=list)
 
-    def finished(self, reason: FinishReason) -> Completion:
-        """What the caller gets."""
+    def finished(self, reason: FinishReason, error: str = "") -> Completion:
+        """What the caller gets; the log-probs of tokens that a stop string took away go with them."""
+        self.close()
+        kept = tuple(item for start, item in self.log_probs if start < self.text.size)
         request, prompt = self.waiting.request, self.waiting.prompt
-        return Completion(request.key, self.text.text, reason, len(prompt), self.answered)
+        return Completion(request.key, self.text.text, reason, len(prompt), self.answered, error=error, log_probs=kept)
+
+    def close(self) -> None:
+        """Free what llama.cpp holds of its form."""
+        if self.form is not None:
+            self.form.close()
 
 
 @dataclass
@@ -68,6 +82,7 @@ class Generation:
     """
 
     tokenizer: LlamaTokenizer
+    forms: AnswerForms
     context_tokens: int
     at_once: int
     shares: bool
@@ -93,7 +108,8 @@ class Generation:
                 logits, order = self._read_on(running)
                 yield from self._advance(logits, order, running, on_text)
         finally:
-            for sequence in running:
+            for sequence, slot in running.items():
+                slot.close()
                 self._open().forget(sequence)
 
     def _look_ahead(self, source: Iterator[Request], waiting: deque[Waiting]) -> Iterator[Completion]:
@@ -112,7 +128,8 @@ class Generation:
                 f"It has {len(prompt):,} tokens; the teacher reads {self.context_tokens:,} with its answer.",
                 "Shorten the prompt, or choose a teacher with a larger context.",
             )
-        return Waiting(request, prompt, max(1, min(request.sampling.max_tokens, room)))
+        limit = max(1, min(request.sampling.max_tokens, room))
+        return Waiting(request, prompt, limit, self.forms.gbnf(request.sampling))
 
     def _make_room(self, waiting: deque[Waiting]) -> None:
         """With nothing running: enough memory for what waits, and its shared beginning read."""
@@ -158,7 +175,8 @@ class Generation:
             sampling = item.request.sampling
             random = np.random.default_rng(sampling.seed % (1 << 64))
             text = AnswerText(sampling.stop)
-            running[sequence] = Slot(item, sequence, needed, shared, item.prompt[shared:], text, random)
+            form = AnswerForm(self.tokenizer.vocabulary, item.gbnf) if item.gbnf else None
+            running[sequence] = Slot(item, sequence, needed, shared, item.prompt[shared:], text, random, form)
 
     def _read_on(self, running: dict[int, Slot]) -> tuple[Logits, list[Slot]]:
         """One decode: the last token of each answer first, then as much of the new prompts as fits."""
@@ -180,16 +198,66 @@ class Generation:
     def _advance(
         self, logits: Logits, order: list[Slot], running: dict[int, Slot], on_text: OnText | None
     ) -> Iterator[Completion]:
-        samplings = [slot.waiting.request.sampling for slot in order]
-        tokens = choose(logits, samplings, [slot.random for slot in order]) if order else []
-        for slot, token in zip(order, tokens, strict=True):
-            reason = self._take(slot, token)
+        found = self._chosen(logits, order)
+        self._note_log_probs(logits, order, found)
+        for slot, token in zip(order, found, strict=True):
+            reason = self._take(slot, token) if isinstance(token, int) else "error"
             if on_text is not None and (shown := slot.text.fresh(final=reason is not None)):
                 on_text(slot.waiting.request.key, shown)
             if reason is not None:
                 del running[slot.sequence]
                 self._open().forget(slot.sequence)
-                yield slot.finished(reason)
+                yield slot.finished(reason, "" if isinstance(token, int) else str(token))
+
+    def _chosen(self, logits: Logits, order: list[Slot]) -> list[int | KnownError]:
+        """Each answer's next token, or why it has none. Only a row with a form pays for one."""
+        if not order:
+            return []
+        states = [slot.random.bit_generator.state if slot.form else None for slot in order]
+        samplings = [slot.waiting.request.sampling for slot in order]
+        free = choose(logits, samplings, [slot.random for slot in order])
+        found: list[int | KnownError] = list(free)
+        for index, (slot, state) in enumerate(zip(order, states, strict=True)):
+            if slot.form is not None and state is not None:
+                try:
+                    found[index] = self._formed(slot, slot.form, logits[index], free[index], state)
+                except KnownError as error:
+                    found[index] = error
+        return found
+
+    def _formed(
+        self, slot: Slot, form: AnswerForm, row: npt.NDArray[np.float32], token: int, state: Mapping[str, Any]
+    ) -> int:
+        """The token that a form allows: the freely chosen one, else one drawn with the same noise from what it allows.
+
+        The winner of a race among all that is allowed too also wins among the allowed, so that the answer is drawn from
+        the teacher's distribution under the form (unless top-k or top-p cut it before).
+        """
+        if not form.allows(token):
+            slot.random.bit_generator.state = state
+            (token,) = choose(form.filtered(row)[None, :], [slot.waiting.request.sampling], [slot.random])
+        if not self.tokenizer.ends(token):
+            form.take(token)
+        return token
+
+    def _note_log_probs(self, logits: Logits, order: list[Slot], found: Sequence[int | KnownError]) -> None:
+        """Keep the log-probs of answers that ask for them: of the whole vocabulary, before temperature and form."""
+        asking = [
+            (index, slot, token)
+            for index, (slot, token) in enumerate(zip(order, found, strict=True))
+            if slot.waiting.request.sampling.log_probs > 0 and isinstance(token, int) and not self.tokenizer.ends(token)
+        ]
+        if not asking:
+            return
+        most = max(slot.waiting.request.sampling.log_probs for _, slot, _ in asking)
+        rows, tokens = [index for index, _, _ in asking], np.array([token for _, _, token in asking])
+        signal = signal_of(logits[rows], tokens, most)
+        for number, (_, slot, token) in enumerate(asking):
+            wanted = slot.waiting.request.sampling.log_probs
+            pairs = zip(signal.ids[number, :wanted].tolist(), signal.log_probs[number, :wanted].tolist(), strict=True)
+            others = tuple((self.tokenizer.shown(other), log_prob) for other, log_prob in pairs)
+            item = TokenLogProb(self.tokenizer.shown(token), float(signal.label_log_prob[number]), others)
+            slot.log_probs.append((slot.text.size, item))
 
     def _take(self, slot: Slot, token: int) -> FinishReason | None:
         slot.answered += 1

@@ -24,15 +24,16 @@ _F32 = 0  # ggml_type
 
 
 class NativeModel:
-    """A loaded GGUF; `vocabulary_only` leaves the weights on disk.
+    """A loaded GGUF; `vocabulary_only` leaves the weights on disk. `gpu_layers` -1: as many as llama.cpp sees fit.
 
     Raises `BadInput` for a file that is not a sound GGUF and `KnownError` when llama.cpp cannot load it.
     """
 
-    def __init__(self, path: Path, *, vocabulary_only: bool = False) -> None:
+    def __init__(self, path: Path, *, vocabulary_only: bool = False, gpu_layers: int = -1) -> None:
         read_header(path)  # llama.cpp must never be the first to look at a file
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = vocabulary_only
+        parameters.n_gpu_layers = gpu_layers
         with captured_log() as said:
             self.pointer = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self.pointer:

@@ -35,6 +35,11 @@ class AnswerText:
         return self._decoder.decode(new)
 
     @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return len(self._data)
+
+    @property
     def text(self) -> str:
         """Everything so far; half a character at the end, as a cut answer may have, is left out."""
         return codecs.getincrementaldecoder("utf-8")("replace").decode(bytes(self._data))

@@ -26,7 +26,7 @@ class LlamaTokenizer:
         self.header = header or read_header(path)
         self._owned = model is None
         self._model = model or NativeModel(path, vocabulary_only=True)
-        self._vocabulary = self._model.vocabulary
+        self.vocabulary = self._model.vocabulary
         self._pieces: dict[int, bytes] = {}
         self.vocabulary_size = self._model.vocabulary_size
         self.fingerprint = self.header.tokenizer_fingerprint
@@ -35,7 +35,7 @@ class LlamaTokenizer:
     @cached_property
     def bos_token(self) -> str:
         """Text of the token that begins a text."""
-        return self._text(int(llama_cpp.llama_vocab_bos(self._vocabulary)))
+        return self._text(int(llama_cpp.llama_vocab_bos(self.vocabulary)))
 
     @cached_property
     def eos_token(self) -> str:
@@ -45,7 +45,7 @@ class LlamaTokenizer:
     @cached_property
     def eos_id(self) -> int | None:
         """The token that ends a turn: the end of turn that the chat template writes, else the end of the text."""
-        turn, text = (int(call(self._vocabulary)) for call in (llama_cpp.llama_vocab_eot, llama_cpp.llama_vocab_eos))
+        turn, text = (int(call(self.vocabulary)) for call in (llama_cpp.llama_vocab_eot, llama_cpp.llama_vocab_eos))
         if turn != _NO_TOKEN and self._text(turn) in self.template:
             return turn
         return None if text == _NO_TOKEN else text
@@ -60,7 +60,7 @@ class LlamaTokenizer:
         data = text.encode("utf-8", "replace")
         size = len(data) + 8
         tokens = (llama_cpp.llama_token * size)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), tokens, size, False, special)
+        count = llama_cpp.llama_tokenize(self.vocabulary, data, len(data), tokens, size, False, special)
         if count < 0:
             raise KnownError("llama.cpp cannot tokenise a text", f"{len(data):,} bytes gave more than {size:,} tokens.")
         return list(tokens[:count])
@@ -72,9 +72,14 @@ class LlamaTokenizer:
             known = self._pieces[token] = self._render(token, special=False)
         return known
 
+    def shown(self, token: int) -> str:
+        """What a person reads for an id: control tokens written out, half a character as a replacement."""
+        piece = self.piece(token)
+        return piece.decode("utf-8", "replace") if piece else self._text(token)
+
     def ends(self, token: int) -> bool:
         """Whether generation stops at this id."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
 
     def close(self) -> None:
         """Free the vocabulary, unless it was lent."""
@@ -88,8 +93,8 @@ class LlamaTokenizer:
         if not 0 <= token < self.vocabulary_size:
             return b""
         buffer = ctypes.create_string_buffer(_PIECE_BYTES)
-        count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, _PIECE_BYTES, 0, special)
+        count = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, _PIECE_BYTES, 0, special)
         if count < 0:  # the size it needs, negated
             buffer = ctypes.create_string_buffer(-count)
-            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, -count, 0, special)
+            count = llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, -count, 0, special)
         return buffer.raw[:count]

@@ -232,8 +232,3 @@ def test_weights_that_are_no_numbers_are_explained(tmp_path: Path) -> None:
     with pytest.raises(KnownError, match="no numbers"):
         list(opened.score([([1, 5, 6], [7, 8])], 5))
     opened.close()
-
-
-def test_a_folder_teaches_but_does_not_answer(tmp_path: Path) -> None:
-    with pytest.raises(KnownError, match="does not answer"):
-        open_teacher(TeacherSpec("folder", "huggingface", str(tmp_path)), {})
