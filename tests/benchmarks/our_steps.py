@@ -1,6 +1,8 @@
 """Whole training steps of KD Studio's own job: the counterpart of `peers/trl_steps.py`, in `.venv`.
 
-python -m tests.benchmarks.our_steps PROJECT TEACHER.gguf OBJECTIVE LAYERS ROWS STEPS
+python -m tests.benchmarks.our_steps PROJECT TEACHER.gguf OBJECTIVE LAYERS ROWS STEPS 0|1
+
+The last says whether gradients are checkpointed.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ class _ClockedJob:
         return True
 
 
-def recipe(objective: str, layers: int, rows: int, steps: int) -> dict[str, Any]:
+def recipe(objective: str, layers: int, rows: int, steps: int, checkpointing: int) -> dict[str, Any]:
     """All rows in each step, in float32, measured by nobody else."""
     return {
         "version": 1,
-        "student": {"layer_count": layers},
+        "student": {"layer_count": layers, "gradient_checkpointing": bool(checkpointing)},
         "data": {"held_out": 0.0, "maximum_tokens": 8192},
         "teacher": {"name": "teacher", "signals": "stored", "top_k": TOP_K},
         "objective": [{"name": objective}],
@@ -59,10 +61,10 @@ def recipe(objective: str, layers: int, rows: int, steps: int) -> dict[str, Any]
     }
 
 
-def main(project: Path, teacher: str, objective: str, layers: int, rows: int, steps: int) -> None:
+def main(project: Path, teacher: str, objective: str, layers: int, rows: int, steps: int, checkpointing: int) -> None:
     """Train `steps` steps; prints the line of JSON."""
     parameters = {
-        "recipe": recipe(objective, layers, rows, steps),
+        "recipe": recipe(objective, layers, rows, steps, checkpointing),
         "teacher": {"name": "teacher", "kind": "gguf", "path": teacher},
     }
     job = _ClockedJob(project, f"bench-{objective}-{os.getpid()}", parameters)

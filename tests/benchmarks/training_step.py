@@ -46,24 +46,30 @@ def training_steps() -> Iterator[Figure]:
         commands = {
             "ours, stored KL": _ours(project, teacher, "forward_kl"),
             "ours, cross-entropy": _ours(project, teacher, "supervised"),
+            "ours, stored KL, checkpointing": _ours(project, teacher, "forward_kl", checkpointing=True),
             "TRL": _peer(folder, "plain"),
             "TRL, checkpointing": _peer(folder, "checkpointing"),
         }
         found = in_turns(commands, ROUNDS, "total_bytes")
-    ours, plain, trl, default = (found[name] for name in commands)
+    ours, plain, frugal, trl, default = (found[name] for name in commands)
     fast, lean = "TRL, no gradient checkpointing", "TRL as it comes"
     yield Figure(f"{where}, stored KL", ours.median, "s", ">= 2x", trl.median, fast)
     yield Figure(f"{where}, stored KL", ours.median, "s", ">= 2x", default.median, lean)
     yield Figure(f"{where}, stored KL: of the cores", ours.of_cores, "s", "", trl.of_cores, fast)
     yield Figure(f"{where}: peak memory", ours.megabytes, "MB", "<= 50 %: 2x", trl.megabytes, fast)
     yield Figure(f"{where}: peak memory", ours.megabytes, "MB", "<= 50 %: 2x", default.megabytes, lean)
+    yield Figure(f"{where}, both checkpointing", frugal.median, "s", ">= 2x", default.median, lean)
+    yield Figure(
+        f"{where}, both checkpointing: peak memory", frugal.megabytes, "MB", "<= 50 %: 2x", default.megabytes, lean
+    )
     text = "our own step with cross-entropy"
     yield Figure(f"{where}, stored KL", ours.median, "s", "<= 1.15x the time: 0.87x", plain.median, text)
     yield Figure(f"{where}, stored KL: of the cores", ours.of_cores, "s", "", plain.of_cores, text)
 
 
-def _ours(project: Path, teacher: Path, objective: str) -> Command:
-    return Command("tests.benchmarks.our_steps", (project, teacher, objective, LAYERS, ROWS, STEPS), peer=False)
+def _ours(project: Path, teacher: Path, objective: str, *, checkpointing: bool = False) -> Command:
+    settings = (project, teacher, objective, LAYERS, ROWS, STEPS, int(checkpointing))
+    return Command("tests.benchmarks.our_steps", settings, peer=False)
 
 
 def _peer(folder: Path, mode: str) -> Command:
