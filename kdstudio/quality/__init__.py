@@ -1,0 +1,1 @@
+"""What can be said of a text, or of many, without a model: likeness, agreement, language, refusal, diversity."""
