@@ -57,22 +57,79 @@ def test_text_is_trimmed_and_never_empty() -> None:
 
 @given(
     st.text(max_size=300)
-    | st.lists(st.sampled_from(["<answer>", "</answer>", "{", '"answer":', "}", "x"])).map("".join)
+    | st.lists(
+        st.sampled_from(
+            [
+                "<answer>",
+                "</answer>",
+                "{",
+                '"answer":',
+                "}",
+                "x",
+                "[",
+                "]",
+                "\n",
+                "```",
+                "1. ",
+                "- ",
+                "1/2",
+                ">",
+                "\\boxed{",
+            ]
+        )
+    ).map("".join)
 )
 @settings(max_examples=150)
 def test_parsers_fail_only_in_their_own_way(answer: str) -> None:
-    for parse in PARSERS.values():
-        with contextlib.suppress(UnparsableError):
-            assert isinstance(parse(answer, ("answer",))["answer"], str)
+    kinds: dict[str, type] = {"list": list, "permutation": list}
+    for name, parse in PARSERS.items():
+        for finished in (True, False):
+            with contextlib.suppress(UnparsableError):
+                assert isinstance(parse(answer, ("answer", "x"), finished)["answer"], kinds.get(name, str))
+
+
+_PIECES = (
+    *(
+        "{",
+        "[",
+        '{"a":',
+        "<answer>",
+        "</answer>",
+        "<answer> x ",
+        '"',
+        "\\",
+        "1",
+        "1,",
+        "1/",
+        "1 ",
+        "1. a\n",
+        "- \n",
+        "[1] > ",
+        "[1,",
+    ),
+    *(
+        "\n\n",
+        "```\n",
+        "```",
+        "\\boxed{",
+        "\\boxed{1}",
+        "the answer is ",
+        "####",
+        "answer: ",
+        "\n[1, ",
+        "\n[",
+        " ",
+        "-",
+        "**1. ",
+    ),
+    *("x(", "1 \t", "a.b", "not ", "\\frac{1}{", "\n#### 1", "🐋", "'", "[ ", "lambda:", "- ```\n", "\\{", "}"),
+)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        *(
-            piece * (100_000 // len(piece))
-            for piece in ("{", "[", '{"a":', "<answer>", "</answer>", "<answer> x ", '"', "\\")
-        ),
+        *(piece * (100_000 // len(piece)) for piece in _PIECES),
         "<answer>" + "x" * 100_000,
         "{" + '"k": {' * 15_000,
         "{" + '"answers": 1, ' * 7_000,
@@ -82,8 +139,9 @@ def test_parsers_fail_only_in_their_own_way(answer: str) -> None:
 def test_a_hundred_thousand_characters_take_no_time(answer: str) -> None:
     began = time.perf_counter()
     for parse in PARSERS.values():
-        with contextlib.suppress(UnparsableError):
-            parse(answer, ("reasoning", "answer"))
+        for finished in (True, False):
+            with contextlib.suppress(UnparsableError):
+                parse(answer, ("reasoning", "answer"), finished)
     assert time.perf_counter() - began < 2.0
 
 
