@@ -99,6 +99,8 @@ Signal = SparseSignal | DrawnSignal
 
 def concatenate(signals: list[SparseSignal]) -> SparseSignal:
     """Join signals along the token axis; all must have the same k."""
+    if len(signals) == 1:
+        return signals[0]
     return SparseSignal(
         np.concatenate([signal.ids for signal in signals]),
         np.concatenate([signal.log_probs for signal in signals]),

@@ -7,7 +7,7 @@ The k likeliest tokens alone pull a student towards a sharper teacher than there
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,17 @@ Pair = tuple[Sequence[int], Sequence[int]]
 Logits = npt.NDArray[np.float32]
 
 
-@runtime_checkable
 class ExactTeacher(Protocol):
     """A teacher whose whole distributions can be had while it reads: what draws are made from."""
 
     def read(self, sequences: Sequence[Pair], reduce: Any, *, stop: Callable[[], bool]) -> Iterator[tuple[int, Any]]:
         """For each pair yield (index, what `reduce` made of [n, V] logits, in parts); see `llama_scoring.Reduce`."""
         ...
+
+
+def shows_all(teacher: object) -> TypeGuard[ExactTeacher]:
+    """Whether this teacher's whole distributions can be had."""
+    return callable(getattr(teacher, "read", None))
 
 
 def drawn(

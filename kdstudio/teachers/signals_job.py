@@ -1,6 +1,7 @@
 """The job that stores a teacher's signals for accepted responses: what training reads instead of running the teacher.
 
-The vault is the truth: a row whose signal is there and sound is never scored again, so that a broken run goes on.
+The vault is the truth: a row whose signal is there and sound is never scored again, so that a broken run goes on. What
+is damaged, or of another file than the teacher's of today, is said before it is scored anew.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.jobs.events import Dropped, Event
-from kdstudio.models.conversation import Conversation, Tokenizer, encode_conversation
+from kdstudio.jobs.events import Dropped, Event, Warned
+from kdstudio.models.conversation import Conversation, encode_conversation
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.teachers.base import Teacher
 from kdstudio.teachers.opening import open_teacher, tokenizer_of
-from kdstudio.teachers.signals import SparseSignal
+from kdstudio.teachers.signals import Draws, Rule, Signal
+from kdstudio.teachers.signals_draws import drawn, shows_all
 from kdstudio.teachers.vault import Vault
+from kdstudio.teachers.vault_teachers import Origin, earlier_signals, remember_origin
 
 DEFAULT_TOP_K = 50
 MAXIMUM_TOP_K = 1024
+MAXIMUM_DRAWS = 1024
 _ROWS_AT_ONCE = 512  # scored together: enough neighbours to share beginnings, few enough to begin soon
 _FLUSH_SECONDS = 2.0
 
@@ -69,53 +73,100 @@ class _Tally:
     mass: float = 0.0
     seconds: float = field(default=0.0)
 
-    def add(self, signal: SparseSignal, *, new: bool) -> None:
+    def add(self, tokens: int, mass: float, *, new: bool) -> None:
         self.rows += 1
-        self.tokens += len(signal)
+        self.tokens += tokens
         self.new_rows += new
-        self.new_tokens += len(signal) * new
-        self.mass += float(np.sum(signal.captured_mass, dtype=np.float64))
+        self.new_tokens += tokens * new
+        self.mass += mass
+
+
+@dataclass
+class _Scoring:
+    """One run of the job: who scores what by which rule, and what came of it so far."""
+
+    job: SignalsJob
+    project: Project
+    teacher: Teacher
+    vault: Vault
+    origin: Origin
+    rule: Rule
+    total: int = 0
+    tally: _Tally = field(default_factory=_Tally)
+
+    def key(self, conversation: Conversation) -> str:
+        """The name of a row's signal."""
+        pair = (conversation.prompt_ids, conversation.response_ids)
+        return Vault.key(self.origin.fingerprint, self.rule, *pair)
+
+    def progress(self) -> None:
+        """Report what was covered."""
+        tally = self.tally
+        self.job.progress(tally.rows + tally.left_out, self.total, tokens=tally.new_tokens, stage="Scoring")
 
 
 def run(job: SignalsJob) -> dict[str, Any]:
     """Store signals for accepted responses. Parameters: `teacher`, `top_k` (50), `limit` (0 is all).
 
-    Returns rows, tokens, seconds, tokens_per_second, captured_mass (0..1), bytes_per_token, new_rows, left_out. Raises
-    `BadInput` when the teacher cannot score text.
+    With `draws` (and a `seed` for them) each token keeps so many draws from the teacher in place of its top k.
+
+    Returns rows, tokens, seconds, tokens_per_second, captured_mass (0..1), bytes_per_token, new_rows, left_out and
+    damaged (records). Raises `BadInput` when the teacher cannot score text.
     """
-    spec = TeacherSpec(**job.parameters["teacher"])
-    top_k = max(1, min(int(job.parameters.get("top_k") or DEFAULT_TOP_K), MAXIMUM_TOP_K))
+    spec, rule = TeacherSpec(**job.parameters["teacher"]), _rule(job.parameters)
     teacher = open_teacher(spec, job.secrets)
     try:
-        if not teacher.capabilities.top_k_log_probs:
-            raise BadInput(
-                "This teacher cannot score text",
-                f"{spec.name} gives no log-probs of given tokens.",
-                "Use a GGUF teacher, or train on its answers alone.",
-            )
+        _require_able(teacher, spec.name, rule)
         for note in getattr(teacher, "notes", []):
             print(note)  # noqa: T201 - a child's standard output is its log
+        origin = Origin(spec.name, spec.path, teacher.capabilities.fingerprint)
         with Project.open(job.project_folder, read_only=True) as project, Vault(project.vault_folder) as vault:
-            return _store(job, project, teacher, vault, top_k)
+            return _store(_Scoring(job, project, teacher, vault, origin, rule))
     finally:
         teacher.close()
 
 
-def _store(job: SignalsJob, project: Project, teacher: Teacher, vault: Vault, top_k: int) -> dict[str, Any]:
-    tally, total = _Tally(), _total(project, int(job.parameters.get("limit") or 0))
+def _rule(parameters: dict[str, Any]) -> Rule:
+    if draws := int(parameters.get("draws") or 0):
+        return Draws(max(1, min(draws, MAXIMUM_DRAWS)), max(0, int(parameters.get("seed") or 0)))
+    return max(1, min(int(parameters.get("top_k") or DEFAULT_TOP_K), MAXIMUM_TOP_K))
+
+
+def _require_able(teacher: Teacher, name: str, rule: Rule) -> None:
+    if not teacher.capabilities.top_k_log_probs:
+        raise BadInput(
+            "This teacher cannot score text",
+            f"{name} gives no log-probs of given tokens.",
+            "Use a GGUF teacher, or train on its answers alone.",
+        )
+    if isinstance(rule, Draws) and not shows_all(teacher):
+        raise BadInput(
+            "Nothing can be drawn from this teacher",
+            f"{name} does not show its whole distributions.",
+            "Store its likeliest tokens instead: leave out --draws.",
+        )
+
+
+def _store(run: _Scoring) -> dict[str, Any]:
+    job, tally, vault = run.job, run.tally, run.vault
+    run.total = _total(run.project, _limit(job))
     began, work = time.monotonic(), []
-    for item in _rows(job, project, teacher, vault, top_k, tally):
+    _say_changed(run)
+    for item in _missing(run):
         work.append(item)
         if len(work) == _ROWS_AT_ONCE:
-            _score(job, teacher, vault, work, top_k, tally, total)
+            _score(run, work)
             work = []
         if not job.continues():
             break
     if job.continues():
-        _score(job, teacher, vault, work, top_k, tally, total)
+        _score(run, work)
     vault.flush()
     seconds = time.monotonic() - began
-    job.progress(tally.rows + tally.left_out, total, tokens=tally.new_tokens, stage="Scoring")
+    if tally.rows:  # also of signals that were stored before there was such a record
+        remember_origin(vault.folder, run.origin, run.rule)
+    _say_damaged(run)
+    run.progress()
     return {
         "rows": tally.rows,
         "tokens": tally.tokens,
@@ -125,7 +176,12 @@ def _store(job: SignalsJob, project: Project, teacher: Teacher, vault: Vault, to
         "bytes_per_token": round(vault.bytes_per_token, 2),
         "new_rows": tally.new_rows,
         "left_out": tally.left_out,
+        "damaged": vault.damaged,
     }
+
+
+def _limit(job: SignalsJob) -> int:
+    return int(job.parameters.get("limit") or 0)
 
 
 def _total(project: Project, limit: int) -> int:
@@ -133,46 +189,82 @@ def _total(project: Project, limit: int) -> int:
     return min(accepted, limit) if limit else accepted
 
 
-def _rows(
-    job: SignalsJob, project: Project, teacher: Teacher, vault: Vault, top_k: int, tally: _Tally
-) -> Iterator[_Work]:
-    """Rows without a sound signal; the others are counted, and those that cannot be scored said and left out."""
-    tokenizer: Tokenizer = tokenizer_of(teacher)
-    capabilities, seen = teacher.capabilities, set[str]()
-    for prompt, response in project.rows.pairs(status="accepted", limit=int(job.parameters.get("limit") or 0)):
+def _say_changed(run: _Scoring) -> None:
+    """Warn when rows that have no signal of this teacher have one of the file that was in its place before."""
+    without = (
+        (found.prompt_ids, found.response_ids)
+        for _, found in _conversations(run)
+        if isinstance(found, Conversation) and not run.vault.has(run.key(found))
+    )
+    if count := earlier_signals(run.vault, run.origin, without):
+        detail = f"{count:,} stored signals belong to the earlier one; they are kept, and these rows are scored anew."
+        run.job.emit(
+            Warned("The teacher's file changed", detail, "With the earlier file back, its signals count again.")
+        )
+
+
+def _say_damaged(run: _Scoring) -> None:
+    if count := run.vault.damaged:
+        detail = f"{count:,} no longer had the checksum they were written with; those of these rows were scored anew."
+        run.job.emit(Warned("Stored signals were damaged", detail, "Have the disk checked if this happens again."))
+
+
+def _conversations(run: _Scoring) -> Iterator[tuple[int, Conversation | str]]:
+    """Each accepted response in tokens, or why it cannot be scored, with its prompt's id."""
+    tokenizer, context = tokenizer_of(run.teacher), run.teacher.capabilities.context_tokens
+    for prompt, response in run.project.rows.pairs(status="accepted", limit=_limit(run.job)):
         try:
             conversation = encode_conversation(tokenizer, prompt.messages, response.text)
         except KnownError as error:
-            tally.left_out += 1
-            job.emit(Dropped(prompt.id, "signals", error.title))
+            yield prompt.id, error.title
             continue
-        if len(conversation.ids) > capabilities.context_tokens > 0:
+        if len(conversation.ids) > context > 0:
+            yield prompt.id, f"{len(conversation.ids):,} tokens; the teacher reads {context:,}"
+        else:
+            yield prompt.id, conversation
+
+
+def _missing(run: _Scoring) -> Iterator[_Work]:
+    """Rows without a sound signal; the others are counted, and those that cannot be scored said and left out."""
+    tally, seen = run.tally, set[str]()
+    for prompt_id, found in _conversations(run):
+        if isinstance(found, str):
             tally.left_out += 1
-            reason = f"{len(conversation.ids):,} tokens; the teacher reads {capabilities.context_tokens:,}"
-            job.emit(Dropped(prompt.id, "signals", reason))
+            run.job.emit(Dropped(prompt_id, "signals", found))
             continue
-        key = Vault.key(capabilities.fingerprint, top_k, conversation.prompt_ids, conversation.response_ids)
-        stored = vault.get(key)
+        key = run.key(found)
+        stored = run.vault.look(key)
         if stored is not None:
-            tally.add(stored, new=False)
+            tally.add(stored.tokens, stored.mass, new=False)
         elif key in seen:  # the same text twice: one signal serves both
             tally.rows += 1
         else:
             seen.add(key)
-            yield _Work(key, conversation)
+            yield _Work(key, found)
 
 
-def _score(
-    job: SignalsJob, teacher: Teacher, vault: Vault, work: list[_Work], top_k: int, tally: _Tally, total: int
-) -> None:
+def _score(run: _Scoring, work: list[_Work]) -> None:
     if not work:
         return
-    pairs = [(item.conversation.prompt_ids, item.conversation.response_ids) for item in work]
+    remember_origin(run.vault.folder, run.origin, run.rule)  # before there is anything whose origin would be unknown
     written = time.monotonic()
-    for index, signal in teacher.score(pairs, top_k, stop=lambda: not job.continues()):
-        vault.put(work[index].key, signal)
-        tally.add(signal, new=True)
+    for index, signal in _signals(run, work):
+        run.vault.put(work[index].key, signal)
+        run.tally.add(len(signal), float(np.sum(signal.captured_mass, dtype=np.float64)), new=True)
         if time.monotonic() - written > _FLUSH_SECONDS:
-            vault.flush()
+            run.vault.flush()
             written = time.monotonic()
-        job.progress(tally.rows + tally.left_out, total, tokens=tally.new_tokens, stage="Scoring")
+        run.progress()
+
+
+def _signals(run: _Scoring, work: list[_Work]) -> Iterator[tuple[int, Signal]]:
+    pairs = [(item.conversation.prompt_ids, item.conversation.response_ids) for item in work]
+
+    def stop() -> bool:
+        return not run.job.continues()
+
+    if isinstance(run.rule, Draws):
+        if shows_all(run.teacher):
+            yield from drawn(run.teacher, pairs, run.rule, stop=stop)
+        return
+    yield from run.teacher.score(pairs, run.rule, stop=stop)

@@ -13,6 +13,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,7 +24,7 @@ import numpy as np
 from kdstudio import files
 from kdstudio.errors import KnownError
 from kdstudio.teachers.signals import Rule, Signal, rule_name
-from kdstudio.teachers.vault_format import pack, packed_tokens, unpack
+from kdstudio.teachers.vault_format import pack, packed_mass, packed_tokens, unpack, unpack_all
 
 FORMAT_VERSION = 1
 PACK_NAME, INDEX_NAME, LOCK_NAME = "signals.pack", "signals.index", "vault.lock"
@@ -31,6 +32,14 @@ _MAGIC = b"KDS1"
 _RECORD = struct.Struct("<4s16sIII")  # magic, key, tokens, payload bytes, crc32 of the payload
 _LINE = struct.Struct("<16sQII")  # of the index: key, offset, length, tokens; their crc32 follows
 _LINE_BYTES = _LINE.size + 4
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored signal in figures: its tokens, and the sum of the captured mass (0..1) over them."""
+
+    tokens: int
+    mass: float
 
 
 class Vault:
@@ -71,9 +80,16 @@ class Vault:
         payload = self._payload(key)
         return None if payload is None else unpack(payload)
 
-    def is_sound(self, key: str) -> bool:
-        """Whether `get` would find the signal, without decoding it."""
-        return self._payload(key) is not None
+    def get_joined(self, keys: Sequence[str]) -> Signal | None:
+        """The signals of several keys (at least one) along the token axis; None when any is missing or damaged."""
+        payloads = [self._payload(key) for key in keys]
+        sound = [payload for payload in payloads if payload is not None]
+        return unpack_all(sound) if len(sound) == len(keys) else None
+
+    def look(self, key: str) -> Stored | None:
+        """What is stored, without decoding it; None when it is missing or damaged."""
+        payload = self._payload(key)
+        return None if payload is None else Stored(packed_tokens(payload), packed_mass(payload))
 
     def _payload(self, key: str) -> bytes | None:
         name = bytes.fromhex(key)

@@ -1,4 +1,4 @@
-"""How a teacher signal is packed: about 131 bytes a token at k = 50 and 49,152 ids, 141 at 151,936.
+"""How a teacher signal is packed: about 132 bytes a token at k = 50 and 49,152 ids, 143 at 151,936.
 
 A log-prob is kept as one byte: the fourth root of the token's probability relative to the likeliest one, in 254 steps.
 That spends the precision where a divergence feels it: on a 135M teacher's answers a packed signal diverges from
@@ -7,7 +7,7 @@ leaves, so that the mass of a packed signal is exactly one.
 
 A token's ids are kept in rising order, which costs log2(k!) bits less than their order by probability; the codes bring
 that back, equal ones apart. Rising ids are an Elias-Fano list (Elias 1974, https://doi.org/10.1145/321812.321820): low
-bits as they are, high bits in unary, in rows of equal width, so that no token is decoded by itself.
+bits as they are, high bits in unary. Every token takes the same bytes, so that a batch of rows is decoded as one.
 
 Draws from the teacher (RS-KD) take n / 8 bytes a token for their counts, and each distinct id as many bits as it needs.
 """
@@ -15,17 +15,22 @@ Draws from the teacher (RS-KD) take n / 8 bytes a token for their counts, and ea
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from kdstudio.teachers.signals import DrawnSignal, Ids, Signal, SparseSignal
+from kdstudio.errors import BugError
+from kdstudio.teachers.signals import DrawnSignal, Ids, Signal, SparseSignal, concatenate, concatenate_draws
 
 _HEAD = struct.Struct("<IHBB")  # tokens; k or draws; bits of an id (0: above 16; 1: low; 2: all); the packing
-_LAST = struct.Struct("<I")  # packing 1: the highest id
+_MARKS = struct.Struct("<H")  # packing 1: bytes of a token's high bits
 _PLAIN, _RISING, _DRAWN = range(3)
-_LIKELIEST, _STEPS, _PLAIN_STEPS = 255, 254, 255
+_STEPS, _PLAIN_STEPS = 254, 255
+_CODE_BITS = 8
+_BLOCK_TOKENS = 512  # decoded at once: they fit a core's cache
+_SIZE_SLACK = 1.02  # so much larger may a token be for fewer marks: looking for them takes most of the time
 Bytes = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 
@@ -49,9 +54,39 @@ def unpack(data: bytes | memoryview) -> Signal:
     return signal
 
 
+def unpack_all(parts: Sequence[bytes]) -> Signal:
+    """The joined signal of several; they must be of one rule. Those that are split alike are decoded as one."""
+    begin = _HEAD.size + _MARKS.size
+    alike = {part[4:begin] for part in parts if len(part) > begin}
+    if len(parts) > 1 and len(alike) == 1 and parts[0][_HEAD.size - 1] == _RISING:
+        top_k, low, _, width = struct.unpack("<HBBH", alike.pop())
+        stride, cells = _stride(top_k, low, width), b"".join(part[begin:] for part in parts)
+        counts = sum(packed_tokens(part) for part in parts)
+        if counts * stride != len(cells):
+            raise _wrong()
+        return _of_blocks(np.frombuffer(cells, np.uint8).reshape(counts, stride), top_k, low, width)
+    signals = [unpack(part) for part in parts]
+    sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
+    drawn = [signal for signal in signals if isinstance(signal, DrawnSignal)]
+    if sparse and drawn:
+        raise BugError("signals of different rules cannot be joined")
+    return concatenate(sparse) if sparse else concatenate_draws(drawn)
+
+
 def packed_tokens(data: bytes | memoryview) -> int:
     """How many tokens a packed signal says it has; -1 for what is too short to say it."""
     return int(_HEAD.unpack_from(data, 0)[0]) if len(data) >= _HEAD.size else -1
+
+
+def packed_mass(data: bytes) -> float:
+    """The sum of a packed signal's captured mass over its tokens; of a top-k it is what the tails leave."""
+    count, _, _, packing = _HEAD.unpack_from(data, 0)
+    if packing == _DRAWN:
+        return float(unpack(data).captured_mass.sum(dtype=np.float64))
+    raw = np.frombuffer(data, np.uint8)
+    ends = raw[_HEAD.size + _MARKS.size :].reshape(count, -1)[:, -6:-2] if packing == _RISING else raw[-6 * count :]
+    tail = np.ascontiguousarray(ends).reshape(-1)[: 4 * count].view("<f4")
+    return float(np.exp(_inside(tail)).sum())
 
 
 def _wrong() -> ValueError:
@@ -77,48 +112,99 @@ class _Source:
 
 
 def _pack_rising(signal: SparseSignal) -> bytes:
+    """Each token: marks of the high bits, low bits, codes (0 the likeliest, then falling from 1), tail, label."""
     count, top_k = signal.ids.shape
     relative = np.exp((signal.log_probs - signal.log_probs[:, :1]).astype(np.float64) / 4)
-    codes = np.clip(np.rint(relative * _STEPS), 1, _STEPS).astype(np.uint8)
-    codes[:, :1] = _LIKELIEST
+    codes = (_STEPS + 1 - np.clip(np.rint(relative * _STEPS), 1, _STEPS)).astype(np.uint8)
+    codes[:, :1] = 0
     order = np.argsort(signal.ids, axis=1)
-    ids, codes = (np.take_along_axis(part, order, axis=1) for part in (signal.ids, codes))
-    last = int(ids.max(initial=0))
-    low = min(range(last.bit_length() + 1), key=lambda bits: top_k * bits + (last >> bits))
-    marks = np.zeros((count, top_k + (last >> low)), np.uint8)
+    ids, codes = np.take_along_axis(signal.ids, order, axis=1), np.take_along_axis(codes, order, axis=1)
+    low, width = _split(top_k, int(ids.max(initial=0)))
+    marks = np.zeros((count, 8 * width), np.uint8)
     np.put_along_axis(marks, (ids >> low).astype(np.int64) + np.arange(top_k), 1, axis=1)
+    planes = [(ids >> bit & 1).astype(np.uint8) for bit in range(low // 8 * 8, low)] or [ids[:, :0].astype(np.uint8)]
     parts = [
-        _HEAD.pack(count, top_k, low, _RISING),
-        _LAST.pack(last),
-        np.packbits(marks, axis=None).tobytes(),
-        *_low_parts(ids, low),
-        codes.tobytes(),
-        signal.tail_log_prob.astype("<f4").tobytes(),
-        signal.label_log_prob.astype("<f2").tobytes(),
+        np.packbits(marks, axis=1),
+        *((ids >> (8 * byte)).astype(np.uint8) for byte in range(low // 8)),
+        np.packbits(np.concatenate(planes, axis=1), axis=1),
+        codes,
+        signal.tail_log_prob.astype("<f4").reshape(count, 1).view(np.uint8),
+        signal.label_log_prob.astype("<f2").reshape(count, 1).view(np.uint8),
     ]
-    return b"".join(parts)
+    return _HEAD.pack(count, top_k, low, _RISING) + _MARKS.pack(width) + np.concatenate(parts, axis=1).tobytes()
+
+
+def _split(top_k: int, last: int) -> tuple[int, int]:
+    """How many low bits an id has, and how many bytes the marks of a token's high bits take.
+
+    `last` is rounded up to an eighth of its power of two, so that rows of one vocabulary are split alike.
+    """
+    step = max(0, last.bit_length() - 3)
+    last = ((last >> step) + 1 << step) - 1
+    sizes = {low: top_k * low + top_k + (last >> low) for low in range(last.bit_length() + 1)}
+    low = max(low for low, size in sizes.items() if size <= _SIZE_SLACK * min(sizes.values()))
+    return low, -(-(top_k + (last >> low)) // 8)
 
 
 def _unpack_rising(source: _Source, count: int, top_k: int, low: int) -> SparseSignal:
-    (last,) = _LAST.unpack(source.take(_LAST.size).tobytes())
-    width = top_k + (last >> low)
-    marks = np.flatnonzero(source.bits(count * width).view(np.bool_))
+    (width,) = _MARKS.unpack(source.take(_MARKS.size).tobytes())
+    stride = _stride(top_k, low, width)
+    return _of_blocks(source.take(count * stride).reshape(count, stride), top_k, low, width)
+
+
+def _stride(top_k: int, low: int, width: int) -> int:
+    """Bytes of a token."""
+    return width + top_k * (low // 8) + _plane_bytes(top_k, low) + top_k + 6
+
+
+def _plane_bytes(top_k: int, low: int) -> int:
+    """Bytes of those low bits that fill no byte of their own."""
+    return -(-top_k * (low % 8) // 8)
+
+
+def _of_blocks(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
+    blocks = range(0, max(1, len(rows)), _BLOCK_TOKENS)
+    return concatenate([_of_rows(rows[first : first + _BLOCK_TOKENS], top_k, low, width) for first in blocks])
+
+
+def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
+    """The signal of [N, stride] bytes. It is sorted by numbers made of code and id, which is the fastest way."""
+    count, at = len(rows), width
+    marks = np.flatnonzero(np.unpackbits(np.ascontiguousarray(rows[:, :width])).view(np.bool_))
     if len(marks) != count * top_k:
         raise _wrong()
+    small = low + (8 * width).bit_length() + _CODE_BITS <= 32 and count * 8 * width < 1 << 32
+    wide: np.dtype[Any] = np.dtype(np.uint32 if small else np.uint64)
     # The mark of the i-th id stands at its high bits + i, in its token's row
-    high = marks.reshape(count, top_k) - (np.arange(count) * width)[:, None] - np.arange(top_k)
-    ids = (high << low).astype(np.uint32) | _low(source, count * top_k, low).reshape(count, top_k)
-    codes = source.take(count * top_k).reshape(count, top_k)
-    order = np.argsort(_LIKELIEST - codes, axis=1, kind="stable")
-    order += (np.arange(count) * top_k)[:, None]
-    codes = codes.reshape(-1)[order]
-    tail, label = _ends(source, count)
-    return SparseSignal(ids.reshape(-1)[order], _log_probs(codes, tail), tail, label)
+    keys = marks.astype(wide).reshape(count, top_k)
+    keys -= np.arange(top_k, dtype=wide)
+    keys -= np.arange(0, count * 8 * width, 8 * width, dtype=wide)[:, None]
+    keys <<= low
+    for byte in range(low // 8):
+        keys |= rows[:, at : at + top_k].astype(wide) << (8 * byte)
+        at += top_k
+    planes = rows[:, at : at + _plane_bytes(top_k, low)]
+    at += planes.shape[1]
+    bits = np.unpackbits(planes, axis=1, count=top_k * (low % 8))
+    for bit in range(low % 8):
+        keys |= bits[:, top_k * bit : top_k * (bit + 1)].astype(wide) << (low // 8 * 8 + bit)
+    shift = 8 * wide.itemsize - _CODE_BITS
+    keys |= rows[:, at : at + top_k].astype(wide) << shift
+    keys.sort(axis=1)
+    tail = np.ascontiguousarray(rows[:, -6:-2]).view("<f4")[:, 0].astype(np.float32)
+    label = np.ascontiguousarray(rows[:, -2:]).view("<f2")[:, 0].astype(np.float32)
+    ids = (keys & ((1 << shift) - 1)).astype(np.uint32, copy=False)
+    return SparseSignal(ids, _log_probs(keys >> shift, tail), tail, label)
 
 
-def _log_probs(codes: Bytes, tail: Float) -> Float:
-    shift = _inside(tail) - np.log(_MASS_OF_CODE[codes].sum(axis=1))
-    log_probs: Float = (_LOG_OF_CODE[codes] + shift[:, None]).astype(np.float32)
+def _log_probs(codes: npt.NDArray[np.integer[Any]], tail: Float) -> Float:
+    steps = (_STEPS + 1 - np.maximum(codes, 1)).astype(np.float32)
+    steps /= _STEPS
+    squares = steps * steps
+    shift = _inside(tail) - np.log(np.einsum("ij,ij->i", squares, squares))
+    log_probs: Float = np.log(steps, out=steps)
+    log_probs *= 4
+    log_probs += shift.astype(np.float32)[:, None]
     return log_probs
 
 
@@ -126,10 +212,6 @@ def _inside(tail: Float) -> npt.NDArray[np.float64]:
     """[N] the log of the mass that the tail leaves."""
     inside: npt.NDArray[np.float64] = np.log(np.maximum(-np.expm1(np.minimum(tail, 0).astype(np.float64)), 1e-12))
     return inside
-
-
-_LOG_OF_CODE = 4 * np.log(np.clip(np.arange(256), 1, _STEPS) / _STEPS)
-_MASS_OF_CODE = np.exp(_LOG_OF_CODE)
 
 
 def _low_parts(values: Ids, bits: int) -> Iterator[bytes]:

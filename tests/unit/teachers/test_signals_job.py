@@ -1,7 +1,12 @@
-"""The signals job scores accepted responses once, goes on where it stopped, and says what it left out."""
+"""The signals job scores accepted responses once, goes on where it stopped, and says what it left out.
+
+What is stored outlives a move of the project; another file in the teacher's place, and damage, are said.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +17,7 @@ import pytest
 from kdstudio.errors import KnownError
 from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.child import Job
-from kdstudio.jobs.events import Dropped, Progress
+from kdstudio.jobs.events import Dropped, Progress, Warned
 from kdstudio.jobs.journal import read_journal
 from kdstudio.models.conversation import encode_conversation
 from kdstudio.models.gguf_header import fingerprint
@@ -20,9 +25,13 @@ from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.project.content import NewPrompt, NewResponse
 from kdstudio.teachers import signals_job
+from kdstudio.teachers.llama import LlamaTeacher
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
-from kdstudio.teachers.vault import Vault
+from kdstudio.teachers.signals import DrawnSignal, Draws, SparseSignal
+from kdstudio.teachers.vault import PACK_NAME, Vault
+from kdstudio.teachers.vault_format import pack, unpack
 from tests.tiny import tiny_model
+from tests.unit.teachers.test_vault_format import divergence
 
 TEXTS = [f"The robot number {number} was lost in the old forest{'!' * (number % 4)}" for number in range(40)]
 
@@ -44,8 +53,12 @@ def project(tmp_path: Path) -> Path:
         return opened.folder
 
 
-def spec(**options: Any) -> dict[str, Any]:
-    return asdict(TeacherSpec("tiny", "gguf", str(tiny_model(layers=2)), options={"threads": 1, **options}))
+def spec(path: Path | None = None, **options: Any) -> dict[str, Any]:
+    return asdict(TeacherSpec("tiny", "gguf", str(path or tiny_model(layers=2)), options={"threads": 1, **options}))
+
+
+def warnings(job: Job) -> list[Warned]:
+    return [line.event for line in read_journal(job.run_folder) if isinstance(line.event, Warned)]
 
 
 class Jobs:
@@ -61,13 +74,16 @@ class Jobs:
         self.made.append(Job(run_folder))
         return self.made[-1]
 
+    def close(self) -> None:
+        for job in self.made:
+            job._journal.close()
+
 
 @pytest.fixture
 def job_in(project: Path) -> Iterator[Jobs]:
     jobs = Jobs(project)
     yield jobs
-    for job in jobs.made:
-        job._journal.close()
+    jobs.close()
 
 
 def test_signals_are_stored_for_accepted_rows_and_no_others(project: Path, job_in: Jobs) -> None:
@@ -75,7 +91,7 @@ def test_signals_are_stored_for_accepted_rows_and_no_others(project: Path, job_i
     result = signals_job.run(job)
     assert (result["rows"], result["new_rows"], result["left_out"]) == (40, 40, 0)
     assert 0.3 < result["captured_mass"] < 1
-    assert 60 < result["bytes_per_token"] < 75
+    assert 40 < result["bytes_per_token"] < 50
     assert result["tokens_per_second"] > 0
     tokenizer = LlamaTokenizer(tiny_model(layers=2))
     stored = 0
@@ -85,7 +101,7 @@ def test_signals_are_stored_for_accepted_rows_and_no_others(project: Path, job_i
             row = encode_conversation(tokenizer, prompt.messages, response.text)
             key = Vault.key(fingerprint(tiny_model(layers=2)), 20, row.prompt_ids, row.response_ids)
             signal = vault.get(key)
-            assert signal is not None
+            assert isinstance(signal, SparseSignal)
             assert signal.ids.shape == (len(row.response_ids), 20)
             stored += 1
     assert stored == 40
@@ -109,7 +125,7 @@ def test_a_stopped_run_goes_on_where_it_was(project: Path, job_in: Jobs, monkeyp
 
     def stop_after_two(*arguments: Any) -> None:
         score(*arguments)
-        if arguments[5].new_rows >= 16:
+        if arguments[0].tally.new_rows >= 16:
             job.stop()
 
     monkeypatch.setattr(signals_job, "_score", stop_after_two)
@@ -138,3 +154,107 @@ def test_a_teacher_without_log_probs_is_refused(project: Path, job_in: Jobs) -> 
     script = asdict(TeacherSpec("script", "scripted", options={"script": {"default": "hello"}}))
     with pytest.raises(KnownError, match="cannot score"):
         signals_job.run(job_in("1", teacher=script))
+
+
+def test_real_signals_are_packed_within_a_hundredth_of_a_nat(project: Path, job_in: Jobs) -> None:
+    with contextlib.closing(LlamaTeacher(TeacherSpec(**spec()))) as teacher:
+        pairs = [
+            (teacher.tokenizer.encode("a robot", special=False), teacher.tokenizer.encode(text, special=False))
+            for text in TEXTS
+        ]
+        for top_k in (20, 50):
+            for _, exact in teacher.score(pairs, top_k):
+                packed = unpack(pack(exact))
+                assert isinstance(packed, SparseSignal)
+                assert abs(divergence(exact, packed)).max() < 1e-3
+
+
+def test_draws_are_stored_once_and_are_those_of_their_seed(project: Path, job_in: Jobs) -> None:
+    first = signals_job.run(job_in("1", draws=50))
+    assert (first["rows"], first["new_rows"]) == (40, 40)
+    assert 0.5 < first["captured_mass"] < 1
+    assert first["bytes_per_token"] < 60
+    second = signals_job.run(job_in("2", draws=50))
+    assert second["new_rows"] == 0
+    assert second["captured_mass"] == pytest.approx(first["captured_mass"], abs=1e-6)
+    assert signals_job.run(job_in("3", draws=50, seed=1))["new_rows"] == 40
+    assert signals_job.run(job_in("4", draws=20))["new_rows"] == 40
+    assert signals_job.run(job_in("5"))["new_rows"] == 40
+    seeds = [drawn_of(project, Draws(50, seed)) for seed in (0, 1)]
+    assert any(
+        one.ids.shape != other.ids.shape or (one.ids != other.ids).any() for one, other in zip(*seeds, strict=True)
+    )
+    shutil.rmtree(project / "vault")
+    signals_job.run(job_in("6", draws=50, limit=7))  # in other company
+    assert all(
+        (one.ids == other.ids).all() and (one.counts == other.counts).all()
+        for one, other in zip(seeds[0][:7], drawn_of(project, Draws(50), 7), strict=True)
+    )
+
+
+def drawn_of(project: Path, rule: Draws, count: int = 40) -> list[DrawnSignal]:
+    tokenizer, found = LlamaTokenizer(tiny_model(layers=2)), []
+    with Project.open(project, read_only=True) as opened, Vault(opened.vault_folder) as vault:
+        for prompt, response in opened.rows.pairs(status="accepted", limit=count):
+            row = encode_conversation(tokenizer, prompt.messages, response.text)
+            key = Vault.key(fingerprint(tiny_model(layers=2)), rule, row.prompt_ids, row.response_ids)
+            signal = vault.get(key)
+            assert isinstance(signal, DrawnSignal)
+            assert (signal.counts.sum(axis=1) == rule.count).all()
+            found.append(signal)
+    return found
+
+
+def test_nothing_is_drawn_from_a_teacher_that_hides_its_distributions(
+    job_in: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(LlamaTeacher, "read")
+    with pytest.raises(KnownError, match="Nothing can be drawn"):
+        signals_job.run(job_in("1", draws=50))
+
+
+def test_a_moved_project_and_a_moved_teacher_keep_their_signals(project: Path, job_in: Jobs, tmp_path: Path) -> None:
+    first = signals_job.run(job_in("1"))
+    copied = shutil.copytree(project, tmp_path / "elsewhere" / "copy.kdstudio")
+    moved = Path(shutil.move(project, tmp_path / "elsewhere" / "moved.kdstudio"))
+    file = shutil.copy(tiny_model(layers=2), tmp_path / "elsewhere" / "renamed.gguf")
+    for place in (copied, moved):
+        jobs = Jobs(place)
+        job = jobs("2", teacher=spec(Path(file)))
+        again = signals_job.run(job)
+        jobs.close()
+        assert (again["rows"], again["new_rows"]) == (first["rows"], 0)
+        assert not warnings(job)
+
+
+def test_another_file_in_the_teachers_place_is_said(project: Path, job_in: Jobs, tmp_path: Path) -> None:
+    file = Path(shutil.copy(tiny_model(layers=2), tmp_path / "teacher.gguf"))
+    signals_job.run(job_in("1", teacher=spec(file)))
+    signals_job.run(job_in("2", teacher=spec(file), top_k=10, limit=7))
+    shutil.copy(tiny_model(layers=2, seed=1), file)
+    job = job_in("3", teacher=spec(file))
+    assert signals_job.run(job)["new_rows"] == 40
+    (said,) = warnings(job)
+    assert said.title == "The teacher's file changed"
+    assert said.detail.startswith("40 stored signals belong to the earlier one")
+    once_more = job_in("4", teacher=spec(file))
+    assert signals_job.run(once_more)["new_rows"] == 0
+    assert not warnings(once_more)  # all are there: there is nothing to say
+    shutil.copy(tiny_model(layers=2), file)
+    assert signals_job.run(job_in("5", teacher=spec(file)))["new_rows"] == 0
+
+
+def test_damaged_signals_are_counted_and_scored_anew(project: Path, job_in: Jobs) -> None:
+    signals_job.run(job_in("1"))
+    pack_file = project / "vault" / PACK_NAME
+    data = bytearray(pack_file.read_bytes())
+    for place in (200, len(data) // 2, len(data) - 40):
+        data[place] ^= 4
+    pack_file.write_bytes(data)
+    job = job_in("2")
+    result = signals_job.run(job)
+    assert (result["rows"], result["new_rows"], result["damaged"]) == (40, 3, 3)
+    (said,) = warnings(job)
+    assert said.detail.startswith("3 no longer had the checksum")
+    after = signals_job.run(job_in("3"))
+    assert (after["new_rows"], after["damaged"]) == (0, 0)

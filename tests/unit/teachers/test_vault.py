@@ -58,6 +58,17 @@ def test_what_was_put_is_there_after_reopening(tmp_path: Path) -> None:
         assert vault.get(key(99)) is None
 
 
+def test_a_look_gives_tokens_and_mass_without_decoding(tmp_path: Path) -> None:
+    signals = filled(tmp_path)
+    with Vault(tmp_path) as vault:
+        assert vault.look(key(99)) is None
+        for name, found in signals.items():
+            seen = vault.look(name)
+            assert seen is not None
+            assert seen.tokens == len(found)
+            assert seen.mass == pytest.approx(float(found.captured_mass.sum()), rel=1e-5)
+
+
 def test_before_the_flush_it_is_served_but_not_written(tmp_path: Path) -> None:
     vault = Vault(tmp_path)
     vault.put(key(1), signal(3, 414, 10))
@@ -147,7 +158,7 @@ def test_a_flipped_bit_is_noticed_and_costs_one_signal_at_most(tmp_path: Path, n
             left = {name: found for name in original if (found := vault.get(name)) is not None}
             assert len(left) >= (19 if name == PACK_NAME else 20)
             assert all(same(left[name], original[name]) for name in left)
-            assert all(vault.is_sound(name) == (name in left) for name in original)
+            assert all((vault.look(name) is not None) == (name in left) for name in original)
             assert vault.damaged <= 1
             assert attempt % 2 or vault.damaged == 20 - len(left)
             vault.put(key(50), one(50))

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from kdstudio.teachers.llama_logits import signal_of
-from kdstudio.teachers.signals import DrawnSignal, Draws, SparseSignal
+from kdstudio.teachers.signals import DrawnSignal, Draws, SparseSignal, concatenate, concatenate_draws
 from kdstudio.teachers.signals_draws import chances, draw
-from kdstudio.teachers.vault_format import pack, packed_tokens, unpack
+from kdstudio.teachers.vault_format import pack, packed_tokens, unpack, unpack_all
 
 
 def signal(tokens: int, vocabulary: int, top_k: int, *, spread: float = 3.0, seed: int = 0) -> SparseSignal:
@@ -65,7 +65,7 @@ def test_a_packed_signal_is_the_signal(vocabulary: int, top_k: int, spread: floa
     is_the_signal(exact, unpacked(pack(exact)))
 
 
-@pytest.mark.parametrize(("vocabulary", "expected"), [(414, 88), (49152, 131), (151936, 141), (262144, 146)])
+@pytest.mark.parametrize(("vocabulary", "expected"), [(414, 90), (49152, 133), (151936, 144), (262144, 147)])
 def test_size_at_fifty(vocabulary: int, expected: int) -> None:
     assert expected - 2 < len(pack(signal(60, vocabulary, 50))) / 60 <= expected
 
@@ -147,6 +147,29 @@ def test_draws_are_short() -> None:
     distinct = (exact.counts > 0).sum() / 60
     assert 8 < distinct < 20
     assert len(pack(exact)) / 60 < 50 / 8 + 2 * distinct + 2 + 1
+
+
+@pytest.mark.parametrize("sizes", [(3,), (3, 1, 7), (40, 2)])
+@pytest.mark.parametrize("vocabulary", [414, 49152])
+def test_many_are_decoded_as_one(vocabulary: int, sizes: tuple[int, ...]) -> None:
+    made = [signal(size, vocabulary, 20, seed=size) for size in sizes]
+    drawings = [drawing(size, vocabulary, 20, seed=size) for size in sizes]
+    joined = unpack_all([pack(item) for item in made])
+    expected = concatenate([unpacked(pack(item)) for item in made])
+    older = unpack_all([packed_before(item) for item in made])
+    mixed = unpack_all([*(packed_before(item) for item in made[:1]), *(pack(item) for item in made[1:])])
+    assert isinstance(joined, SparseSignal)
+    assert isinstance(older, SparseSignal)
+    assert isinstance(mixed, SparseSignal)
+    for name, value in vars(expected).items():
+        assert np.array_equal(vars(joined)[name], value)
+    assert np.array_equal(by_id(older)[0], by_id(joined)[0])
+    assert np.array_equal(by_id(mixed)[0], by_id(joined)[0])
+    drawn = unpack_all([pack(item) for item in drawings])
+    assert isinstance(drawn, DrawnSignal)
+    whole = concatenate_draws(drawings)
+    assert np.array_equal(drawn.ids, whole.ids)
+    assert np.array_equal(drawn.counts, whole.counts)
 
 
 def test_wrong_sizes_are_refused() -> None:
