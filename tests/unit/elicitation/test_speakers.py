@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,8 @@ def scripted(name: str, **script: Any) -> Member:
     return Member(name, lambda: ScriptedTeacher(spec))
 
 
-def failing(name: str, answers: int, error: Exception | None = None) -> Member:
-    spec = TeacherSpec(name, "scripted", options={"script": {"default": f"{name} {{prompt}}"}})
+def failing(name: str, answers: int, error: Exception | None = None, delay: float = 0) -> Member:
+    spec = TeacherSpec(name, "scripted", options={"script": {"default": f"{name} {{prompt}}", "delay": delay}})
     return Member(name, lambda: Failing(spec, answers, error))
 
 
@@ -149,10 +149,9 @@ def test_a_teacher_that_cannot_be_opened_is_set_aside_too() -> None:
 
 def test_when_the_last_one_fails_its_error_is_raised() -> None:
     first, last = KnownError("First"), KnownError("Last")
-    speakers = Speakers([failing("a", 2, first), failing("b", 40, last)], Sharing(("a", "b"), default="a"))
-    found = []
+    speakers = Speakers([failing("a", 2, first), failing("b", 40, last, 0.005)], Sharing(("a", "b"), default="a"))
     with pytest.raises(KnownError, match="Last"):
-        found.extend(speakers.generate(asks(100)))
+        list(speakers.generate(asks(100)))
     with pytest.raises(KnownError):
         list(speakers.generate(asks(1)))
     speakers.close()
@@ -208,6 +207,7 @@ def test_questions_are_taken_as_there_is_room_and_in_the_callers_thread() -> Non
     running = speakers.generate(source())
     next(running)
     assert len(taken) <= 1024 + 64
+    assert isinstance(running, Generator)
     running.close()
     speakers.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("teacher-")]
