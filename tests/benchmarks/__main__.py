@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import distillation, quality, teachers, window
+from tests.benchmarks import agreement, distillation, quality, teachers, window
 from tests.benchmarks.figures import Figure
 
 BENCHMARKS = {
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "table": window.million_rows,
     "generate": teachers.generation,
     "score": teachers.scoring,
+    "agreement": agreement.agreement,
     "distillation": distillation.distillation,
     "quality": quality.quality,
 }
