@@ -9,6 +9,7 @@ round. Imported in a child that has nothing but the standard library.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import struct
 import sys
@@ -57,13 +58,13 @@ def _limit_resources(limits: Mapping[str, float]) -> set[str]:
         import resource
     except ImportError:  # Windows
         return set()
-    seconds = max(1, round(limits["processor_seconds"]))
+    seconds, memory = max(1, math.ceil(limits["processor_seconds"])), _own_bytes() + int(limits["memory_bytes"])
     wanted = [
         (resource.RLIMIT_CPU, seconds, seconds + 1),  # a warning first, which tells it from other ends
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"]), int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, int(limits["open_files"]), int(limits["open_files"])),
         (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_AS, int(limits["memory_bytes"]), int(limits["memory_bytes"])),
+        (resource.RLIMIT_AS, memory, memory),
     ]
     for which, soft, hard in wanted:
         try:
@@ -71,6 +72,15 @@ def _limit_resources(limits: Mapping[str, float]) -> set[str]:
         except (OSError, ValueError):  # a lower limit was there before; macOS knows no limit of addresses
             continue
     return {LIMITS}
+
+
+def _own_bytes() -> int:
+    """Bytes of addresses that Python itself has taken by now; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123 - pathlib is slow to import
+            return int(stream.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def _forbid_processes() -> None:
@@ -153,7 +163,7 @@ def _allow(c: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
 
 # ------------------------------------------------------------------------------------------ system calls: seccomp
 _ALLOW, _REFUSE, _PRETEND, _ABSENT = 0x7FFF0000, 0x50000 | 1, 0x50000, 0x50000 | 38
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _STREAM = 0x10000, 1
 _X32 = 0x40000000
 
 _SAME_EVERYWHERE = {
@@ -181,7 +191,7 @@ _ARCHITECTURES: dict[str, tuple[int, dict[str, int]]] = {
         "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260, "fchmodat": 268,
         "utime": 132, "utimes": 235, "futimesat": 261, "utimensat": 280, "setxattr": 188, "lsetxattr": 189,
         "fsetxattr": 190, "removexattr": 197, "lremovexattr": 198, "fremovexattr": 199,
-        "clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302,
+        "clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302, "connect": 42, "bind": 49, "socketpair": 53,
     }),
     "aarch64": (0xC00000B7, {
         "execve": 221, "execveat": 281, "socket": 198, "ptrace": 117, "tkill": 130,
@@ -191,7 +201,7 @@ _ARCHITECTURES: dict[str, tuple[int, dict[str, int]]] = {
         "memfd_create": 279, "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180,
         "fchmod": 52, "fchmodat": 53, "fchownat": 54, "fchown": 55, "utimensat": 88, "setxattr": 5, "lsetxattr": 6,
         "fsetxattr": 7, "removexattr": 14, "lremovexattr": 15, "fremovexattr": 16,
-        "clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261,
+        "clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261, "connect": 203, "bind": 200, "socketpair": 199,
     }),
 }  # fmt: skip
 
@@ -223,12 +233,14 @@ def _program(architecture: int, calls: Mapping[str, int], process: int) -> bytes
     equal, at_least, bits = 0x15, 0x35, 0x45
     parts = [load(4), struct.pack("<HBBI", equal, 1, 0, architecture), end(_REFUSE), load(0)]
     parts += [unless(at_least, _X32, 1), end(_REFUSE)]
-    only_for = {"clone": (bits, (_CLONE_THREAD,)), "prlimit64": (equal, (0, process))}
-    only_for |= {"kill": (equal, (process,)), "tgkill": (equal, (process,))}
+    first, kind = load(16), load(24) + struct.pack("<HBBI", 0x54, 0, 0, 0xF)  # the second argument's lowest four bits
+    only_for = {"clone": (first, bits, (_CLONE_THREAD,)), "prlimit64": (first, equal, (0, process))}
+    only_for |= {"kill": (first, equal, (process,)), "tgkill": (first, equal, (process,))}
+    only_for |= {"socketpair": (kind, equal, (_STREAM,))}  # asyncio needs one; a datagram's end could be sent elsewhere
     for name, number in calls.items():
         if name in only_for:
-            operation, values = only_for[name]
-            body = load(16) + b"".join(unless(operation, value, 1) + end(_ALLOW) for value in values) + end(_REFUSE)
+            argument, operation, values = only_for[name]
+            body = argument + b"".join(unless(operation, value, 1) + end(_ALLOW) for value in values) + end(_REFUSE)
         else:
             body = end(_ABSENT if name == "clone3" else _PRETEND if name in _PRETENDED else _REFUSE)
         parts += [unless(equal, number, len(body) // 8), body]

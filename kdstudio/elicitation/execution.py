@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -39,10 +39,13 @@ _START = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use. `seconds` are of the clock; `open_files` is at least 64, for Python itself."""
+    """What one run may use: `seconds` of the clock, `processor_seconds` of a core (0: as many), memory beside Python's.
+
+    `open_files` is at least 64, for Python itself.
+    """
 
     seconds: float = 10.0
-    processor_seconds: float = 5.0
+    processor_seconds: float = 0.0
     memory_bytes: int = 512 << 20
     file_bytes: int = 16 << 20
     folder_bytes: int = 64 << 20
@@ -97,6 +100,7 @@ class _Run:
     """One child, the thread that talks with it and the one that reads what it prints."""
 
     def __init__(self, folder: Path, code: str, tests: str, stdin: str, limits: Limits) -> None:
+        limits = replace(limits, processor_seconds=limits.processor_seconds or limits.seconds)
         self._folder, self._limits, self._tests = folder, limits, tests
         task = {"folder": str(folder), "limits": asdict(limits), "code": code, "stdin": stdin, "parent": os.getpid()}
         self._task = json.dumps(task).encode()

@@ -124,6 +124,9 @@ def test_limits_are_named() -> None:
     assert "printed more than" in run_python("print('x' * 70000)").stopped
     assert run_python("print('x' * 65535)").passed
     assert "MemoryError" in run_python("bytearray(1 << 40)").error
+    small = Limits(memory_bytes=16 << 20)
+    assert run_python("import json, dataclasses, collections", limits=small).passed
+    assert "MemoryError" in run_python("bytearray(32 << 20)", limits=small).error
     assert "crashed" in run_python("import os; os.abort()").error
 
 
@@ -208,6 +211,11 @@ attempt('vfork', os.fork)
 attempt('exec', lambda: os.execv('/bin/true', ['true']))
 attempt('socket', lambda: call('socket', 2, 1, 0))
 attempt('unix socket', lambda: socket.socket(socket.AF_UNIX))
+attempt('datagrams', lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+pair = socket.socketpair()
+attempt('connect', lambda: pair[0].connect('/dev/log'))
+attempt('bind', lambda: pair[0].bind('/tmp/x'))
+pair[0].send(b'x')
 attempt('kill', lambda: call('kill', {os.getpid()}, 0))
 attempt('kill all', lambda: call('kill', -1, 0))
 attempt('pidfd', lambda: call('syscall', 434, {os.getpid()}, 0))
@@ -293,9 +301,7 @@ print(open('d/mine').read(), os.listdir())
 
 @pytest.mark.slow
 def test_twenty_runs_a_second_on_one_core() -> None:
-    began = time.process_time()
-    clock = time.monotonic()
+    began = sum(os.times()[:4])
     for _ in range(100):
         assert run_python("def f(x): return x + 1", "assert f(1) == 2").passed
-    assert 100 / (time.monotonic() - clock) > 20
-    assert time.process_time() - began < 5
+    assert 100 / (sum(os.times()[:4]) - began) > 20  # processor time, ours and the children's: the machine may be busy
