@@ -298,10 +298,11 @@ def _better(completion: Completion) -> str:
         named = {str(value["better"]) for value in _objects(text) if "better" in value}
         if len(named) == 1:
             text = named.pop()
-        found: str = parse_choice(text, ["better", "A", "B", "tie"])["better"]
+        if text.strip(" .*\"'").lower() == "tie":
+            return "tie"
+        return str(parse_choice(text, ["A", "B"])["choice"])  # without "tie", so that an article is no verdict for A
     except (UnparsableError, UnjudgedError):
         return ""
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------- agreement

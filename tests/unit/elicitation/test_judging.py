@@ -260,6 +260,7 @@ A, B, TIE, NONE = '{"better": "A"}', '{"better": "B"}', '{"better": "tie"}', "I 
     [
         (A, B, "first"), (B, A, "second"), (A, A, "tie"), (B, B, "tie"), (TIE, TIE, "tie"), (A, TIE, "tie"),
         (TIE, A, "tie"), (A, NONE, "tie"), (NONE, A, "tie"), ("A", "Answer: B", "first"), ("[[B]]", "[[A]]", "second"),
+        ("This is a good answer.", B, "tie"), ("Tie.", "tie", "tie"), (A, '{"better": "A"} {"better": "B"}', "tie"),
     ],
 )  # fmt: skip
 def test_a_pair_is_decided_only_by_both_orders(one: str, other: str, outcome: str) -> None:
