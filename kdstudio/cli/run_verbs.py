@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kdstudio import recipe as recipes
-from kdstudio import secrets
 from kdstudio.catalogue.training import ExportTable
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
+from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of
 from kdstudio.cli.terms_words import asked_reason
 from kdstudio.errors import BadInput
 from kdstudio.jobs.requests import elicitation_parameters
@@ -22,6 +21,7 @@ from kdstudio.project import Project
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one key, as table.key=value.")]
 Limit = Annotated[int, typer.Option(min=0, help="At most this many rows; 0 means all.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; the job goes on by itself.")]
+Teachers = Annotated[list[str] | None, typer.Option("--teacher", help="Name of the teacher; again for several.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,30 +36,6 @@ def register(app: typer.Typer) -> None:
         ("chat", chat),
     ):
         app.command(name)(verb)
-
-
-def teacher_of(project: Project, name: str, ask: str = "Add --teacher NAME") -> tuple[dict[str, Any], dict[str, str]]:
-    """A teacher's description and its secrets. An empty name takes the only teacher there is.
-
-    Raises `BadInput`; `ask` is how this verb is told which of several.
-    """
-    known = project.teachers.list()
-    if not name and len(known) == 1:
-        spec = known[0].spec
-    elif not name:
-        names = ", ".join(item.spec.name for item in known)
-        raise BadInput(
-            "Which teacher?",
-            f"The project has {len(known) or 'no'} teachers.",
-            f"{ask} ({names})." if known else _ADD,
-        )
-    else:
-        spec = project.teachers.get(name).spec
-    key = secrets.find(spec.key_name)
-    return asdict(spec), {spec.key_name: key} if key else {}
-
-
-_ADD = "Add one with: kdstudio teacher add PROJECT NAME --gguf FILE"
 
 
 def run_job(
@@ -105,7 +81,11 @@ def run_job_in(
 def elicit(
     project: ProjectPath,
     recipe: Annotated[str, typer.Option(help="A shipped recipe's id, or a .toml file.")] = "answer",
-    teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
+    teacher: Teachers = None,
+    share: Annotated[str, typer.Option(help="Several teachers: spread, route (by tag) or all.")] = "",
+    route: Annotated[list[str] | None, typer.Option(help="Prompts with a tag to a teacher, as tag=NAME.")] = None,
+    judge: Annotated[str, typer.Option(help="Name of the teacher that judges.")] = "",
+    student: Annotated[str, typer.Option(help="Name of the teacher that speaks as the student.")] = "",
     limit: Limit = 0,
     tag: Annotated[str, typer.Option(help="Only prompts with this tag.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
@@ -116,14 +96,14 @@ def elicit(
     """Ask a teacher about the project's prompts and keep its answers as responses."""
     chosen = recipes.override(recipes.find_elicitation_recipe(recipe), set_ or [])
     with opened(project) as target:
-        spec, keys = teacher_of(target, teacher)
-        parameters = elicitation_parameters(chosen, spec, limit=limit, tag=tag, seed=seed)
+        asked, keys = speakers_of(target, teacher or [], share=share, routes=route or [], judge=judge, student=student)
+        parameters = asked | elicitation_parameters(chosen, asked["teacher"], limit=limit, tag=tag, seed=seed)
         result = run_job_in(
             target,
             "elicit",
             parameters,
             as_json=json,
-            title=f"{chosen.recipe.title} by {spec['name']}",
+            title=f"{chosen.recipe.title} by {names_of(asked)}",
             keys=keys,
             detach=detach,
         )
@@ -137,7 +117,8 @@ def elicit(
 
 def signals(
     project: ProjectPath,
-    teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
+    teacher: Teachers = None,
+    weight: Annotated[list[float] | None, typer.Option(help="Several teachers: the weight of each.")] = None,
     top_k: Annotated[int, typer.Option(min=1, max=1024, help="Log-probs stored for each token.")] = 50,
     limit: Limit = 0,
     detach: Detach = False,
@@ -145,10 +126,10 @@ def signals(
 ) -> None:
     """Store the teacher's signals for the accepted responses."""
     with opened(project) as target:
-        spec, keys = teacher_of(target, teacher)
-        parameters = {"teacher": spec, "top_k": top_k, "limit": limit}
+        asked, keys = mixture_of(target, teacher or [], weight or [])
+        parameters = {**asked, "top_k": top_k, "limit": limit}
         result = run_job_in(
-            target, "signals", parameters, as_json=json, title=f"Signals of {spec['name']}", keys=keys, detach=detach
+            target, "signals", parameters, as_json=json, title=f"Signals of {names_of(asked)}", keys=keys, detach=detach
         )
     if not json and not detach:
         mass, size = result.get("captured_mass", 0.0), result.get("bytes_per_token", 0.0)
