@@ -24,8 +24,9 @@ from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.reward_watch import RewardHistory, WatchLimits, watch_rewards
 from kdstudio.distillation.rewards import make_reward
 from kdstudio.distillation.rows import TrainingRows
+from kdstudio.distillation.stored_signals import StoredSignals
 from kdstudio.distillation.teacher_side import TeacherSide
-from kdstudio.distillation.teacher_signals import DenseTeacher, StoredSignals
+from kdstudio.distillation.teacher_signals import DenseTeacher
 from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.recipe import TrainingRecipe

@@ -20,6 +20,7 @@ from kdstudio.distillation.cross_target import CrossTarget
 from kdstudio.distillation.head_terms import HeadTerm
 from kdstudio.distillation.inner_states import InnerStates
 from kdstudio.distillation.kernels import fused_head, label_log_probs, sequence_backward
+from kdstudio.distillation.stored_signals import DrawnTarget
 from kdstudio.distillation.targets import TeacherTarget
 from kdstudio.errors import BugError
 
@@ -38,7 +39,7 @@ class Pass:
     batch: Batch
     hidden: Tensor
     head: Tensor
-    teacher: TeacherTarget | CrossTarget | None = None
+    teacher: TeacherTarget | CrossTarget | DrawnTarget | None = None
     inner: InnerStates | None = None
     teacher_inner: InnerStates | None = None
     reference: Tensor | None = None

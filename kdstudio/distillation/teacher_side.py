@@ -15,15 +15,18 @@ from transformers import PreTrainedModel
 from kdstudio.catalogue.objectives import RUNNING_TEACHER, TEACHER_SIGNALS, Signal
 from kdstudio.distillation.calibration import Calibration, calibration
 from kdstudio.distillation.cross_target import CrossTeacher
+from kdstudio.distillation.drawn_source import drawn_source
 from kdstudio.distillation.examples import SourceRow
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.objectives import crosses_vocabularies, needed_signals, uses_own_answers
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
+from kdstudio.distillation.stored_signals import StoredDraws, StoredSignals
+from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource
 from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, BugError, KnownError
+from kdstudio.jobs.events import Metric
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.models.shape import parameter_count, shape_of_folder
@@ -47,7 +50,7 @@ class TeacherSide:
     keeping.
     """
 
-    source: SignalSource | CrossTeacher | None = None
+    source: SignalSource | CrossTeacher | StoredDraws | None = None
     judge: SignalSource | None = None
     network: PreTrainedModel | None = None
     again: bool = False
@@ -127,19 +130,19 @@ def teacher_side(
         raise different
     if different is not None:
         return TeacherSide()  # learning from text alone is what such a pair is for
-    stored: SignalSource | None = None
     outcomes = head_weight(student.model).shape[0]
-    if needed and not running and recipe.teacher.signals == "stored":
-        stored = _stored(project_folder, recipe, teacher, rows, outcomes)
+    stored = _stored(job, project_folder, recipe, teacher, rows, outcomes, running=running) if needed else None
+    running = running and not isinstance(stored, StoredDraws)
+    judge = stored if isinstance(stored, StoredSignals) else None  # no distance can be told from draws
     must = (needed and stored is None) or recipe.student.refit
     if not must and not (rows.held_out and fits_in_memory(teacher)):
-        return TeacherSide(stored, stored)
+        return TeacherSide(stored, judge)
     try:
         config, state = load_source(teacher)
     except KnownError:
         if must:
             raise
-        return TeacherSide(stored, stored)
+        return TeacherSide(stored, judge)
     network = assemble(config, state, teacher.name)
     dense = DenseTeacher(network, rows, accelerator.device, accelerator.autocast, outcomes=outcomes)
     visits = planned_steps(recipe, len(rows.units)) * recipe.run.rows_per_batch * recipe.run.accumulation
@@ -164,16 +167,31 @@ def _difference(student: Student, teacher: Path, sources: Sequence[SourceRow]) -
 
 
 def _stored(
-    project_folder: Path, recipe: TrainingRecipe, teacher: Path, rows: TrainingRows, outcomes: int
-) -> StoredSignals:
-    if teacher.is_dir():
-        raise KnownError(
-            "This teacher's signals cannot be stored",
-            f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
-            'Set teacher.signals = "dense", or take a GGUF file of the same model.',
-        )
-    vault = Vault(project_folder / "vault")
-    return StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k, outcomes=outcomes)
+    job: Reporter,
+    project_folder: Path,
+    recipe: TrainingRecipe,
+    teacher: Path,
+    rows: TrainingRows,
+    outcomes: int,
+    *,
+    running: bool,
+) -> StoredSignals | StoredDraws | None:
+    """What the run reads from the vault, and how much of the teacher's mass is in it; None where the teacher runs."""
+    vault, named = Vault(project_folder / "vault"), {"name": recipe.teacher.name, "path": str(teacher)}
+    found: StoredSignals | StoredDraws | None = None
+    if running and not teacher.is_dir():
+        found = drawn_source(job.run_folder, vault, recipe, rows, fingerprint(teacher), outcomes=outcomes, **named)
+    elif not running and recipe.teacher.signals == "stored":
+        if teacher.is_dir():
+            raise KnownError(
+                "This teacher's signals cannot be stored",
+                f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
+                'Set teacher.signals = "dense", or take a GGUF file of the same model.',
+            )
+        found = StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k, outcomes=outcomes, **named)
+    if found is not None:
+        job.emit(Metric(0, {"captured_mass": found.captured_mass}))
+    return found
 
 
 def _cross(

@@ -14,10 +14,8 @@ from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import Embedded, head_weight, response_hidden, watched_hidden
 from kdstudio.distillation.inner_states import InnerStates, Watch
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget, sparse_target, within
-from kdstudio.errors import BugError, KnownError, Stopped
-from kdstudio.teachers.signals import SparseSignal, concatenate
-from kdstudio.teachers.vault import Vault
+from kdstudio.distillation.targets import DenseTarget, TeacherTarget
+from kdstudio.errors import BugError, Stopped
 
 Precision = Callable[[], AbstractContextManager[object]]
 
@@ -30,49 +28,6 @@ class SignalSource(Protocol):
     def target(self, batch: Batch) -> TeacherTarget:
         """The signal of the batch's N tokens, on the batch's device."""
         ...
-
-
-class StoredSignals:
-    """Top-k signals from the project's vault. Raises `KnownError` at once if any row of `rows` has none.
-
-    `outcomes`: the student's; further ids of a padded vocabulary join the tail.
-    """
-
-    kind: Literal["dense", "stored"] = "stored"
-
-    def __init__(
-        self, vault: Vault, rows: TrainingRows, fingerprint: str, top_k: int, *, outcomes: int | None = None
-    ) -> None:
-        self._vault, self._outcomes = vault, outcomes
-        self._keys = [
-            vault.key(fingerprint, top_k, example.prompt_ids.tolist(), example.response_ids.tolist())
-            for example in rows.examples
-        ]
-        missing = [
-            example.response_id for example, key in zip(rows.examples, self._keys, strict=True) if not vault.has(key)
-        ]
-        if missing:
-            named = ", ".join(str(number) for number in missing[:10]) + (", ..." if len(missing) > 10 else "")
-            raise KnownError(
-                "Teacher signals are missing",
-                f"{len(missing)} of {len(self._keys)} responses have none of this teacher with top-k {top_k}: {named}.",
-                'Store them first: kdstudio signals PROJECT --teacher NAME, or choose teacher.signals = "dense".',
-            )
-
-    def target(self, batch: Batch) -> SparseTarget:
-        """Read from the memory-mapped vault; only these rows' bytes are touched."""
-        signal = concatenate([self._signal(row) for row in batch.rows])
-        if self._outcomes is not None:
-            signal = within(signal, self._outcomes)
-        return sparse_target(signal, batch.labels.device)
-
-    def _signal(self, row: int) -> SparseSignal:
-        signal = self._vault.get(self._keys[row])
-        if signal is None:
-            raise KnownError(
-                "A teacher signal has gone", "The vault lost a row while it was read.", "Run kdstudio signals again."
-            )
-        return signal
 
 
 class DenseTeacher:

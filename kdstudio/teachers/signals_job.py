@@ -20,7 +20,8 @@ from kdstudio.models.conversation import Conversation, encode_conversation
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.teachers.base import Teacher
-from kdstudio.teachers.opening import open_teacher, tokenizer_of
+from kdstudio.teachers.ensemble import open_signal_teacher
+from kdstudio.teachers.opening import tokenizer_of
 from kdstudio.teachers.signals import Draws, Rule, Signal
 from kdstudio.teachers.signals_draws import drawn, shows_all
 from kdstudio.teachers.vault import Vault
@@ -108,18 +109,21 @@ class _Scoring:
 def run(job: SignalsJob) -> dict[str, Any]:
     """Store signals for accepted responses. Parameters: `teacher`, `top_k` (50), `limit` (0 is all).
 
-    With `draws` (and a `seed` for them) each token keeps so many draws from the teacher in place of its top k.
+    In place of `teacher`, `teachers` with their `weights` are scored as the mixture of them. With `draws` (and a `seed`
+    for them) each token keeps so many draws from the teacher in place of its top k.
 
     Returns rows, tokens, seconds, tokens_per_second, captured_mass (0..1), bytes_per_token, new_rows, left_out and
     damaged (records). Raises `BadInput` when the teacher cannot score text.
     """
-    spec, rule = TeacherSpec(**job.parameters["teacher"]), _rule(job.parameters)
-    teacher = open_teacher(spec, job.secrets)
+    rule = _rule(job.parameters)
+    specs = [TeacherSpec(**spec) for spec in job.parameters.get("teachers") or [job.parameters["teacher"]]]
+    name, path = " + ".join(spec.name for spec in specs), specs[0].path if len(specs) == 1 else ""
+    teacher = open_signal_teacher(job.parameters, job.secrets)
     try:
-        _require_able(teacher, spec.name, rule)
+        _require_able(teacher, name, rule)
         for note in getattr(teacher, "notes", []):
             print(note)  # noqa: T201 - a child's standard output is its log
-        origin = Origin(spec.name, spec.path, teacher.capabilities.fingerprint)
+        origin = Origin(name, path, teacher.capabilities.fingerprint)
         with Project.open(job.project_folder, read_only=True) as project, Vault(project.vault_folder) as vault:
             return _store(_Scoring(job, project, teacher, vault, origin, rule))
     finally:

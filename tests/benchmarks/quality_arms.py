@@ -24,7 +24,7 @@ from kdstudio.distillation.examples import encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
 from kdstudio.distillation.held_out import HELD_OUT_NAME, measure
 from kdstudio.distillation.rows import split_rows
-from kdstudio.distillation.teacher_signals import StoredSignals
+from kdstudio.distillation.stored_signals import StoredSignals
 from kdstudio.evaluation.fair_budget import Budget
 from kdstudio.models.gguf_header import fingerprint
 from kdstudio.recipe import TrainingRecipe, validate_recipe

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kdstudio.distillation.cross_target import CrossTarget
 from kdstudio.distillation.inner_states import Watch
 from kdstudio.distillation.passes import Part, Pass
+from kdstudio.distillation.stored_signals import DrawnTarget
 from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget
 from kdstudio.errors import BugError
 
@@ -68,7 +69,7 @@ Binder = Callable[[dict[str, Any], Setting], Bound]
 """(parameters, setting) -> the bound objective."""
 
 
-def teacher_of(view: Pass, name: str) -> TeacherTarget | CrossTarget:
+def teacher_of(view: Pass, name: str) -> TeacherTarget | CrossTarget | DrawnTarget:
     """The pass's teacher, which the objective was promised."""
     if view.teacher is None:
         raise BugError(f"{name} was asked for without a teacher signal")
@@ -80,6 +81,8 @@ def signal_of(view: Pass, name: str) -> TeacherTarget:
     teacher = teacher_of(view, name)
     if isinstance(teacher, CrossTarget):
         raise BugError(f"{name} was asked for across vocabularies")
+    if isinstance(teacher, DrawnTarget):
+        raise BugError(f"{name} was asked for with stored draws")
     return teacher
 
 

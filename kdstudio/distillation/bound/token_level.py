@@ -12,6 +12,7 @@ from kdstudio.distillation.bound.row_level import Pairs
 from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.head_terms import HeadTerm, LabelTerm, SampledTerm, dense_term, sparse_term
 from kdstudio.distillation.passes import Part, Pass, no_value
+from kdstudio.distillation.stored_signals import DrawnTarget
 from kdstudio.distillation.targets import DenseTarget
 
 
@@ -50,10 +51,12 @@ def _contrastive_skew(parameters: dict[str, Any], _: Setting) -> Objective:
 
 
 def _random_sampled(parameters: dict[str, Any], _: Setting) -> Objective:
-    """Draws come from torch's generator, whose state a checkpoint holds."""
+    """Stored draws, or new ones in each pass from torch's generator, whose state a checkpoint holds."""
     draws = parameters["draws"]
 
     def read(view: Pass) -> list[Part]:
+        if isinstance(view.teacher, DrawnTarget):
+            return [Part(term=SampledTerm(view.teacher.ids, view.teacher.counts))]
         teacher = dense_of(view, "random_sampled_topk")
         rows = max(1, (1 << 23) // teacher.head.shape[0])
         ids = torch.cat(

@@ -22,9 +22,10 @@ from kdstudio.distillation.forward import Embedded, head_logits, head_weight, re
 from kdstudio.distillation.rollouts import generate
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import text_of
+from kdstudio.distillation.stored_signals import StoredSignals
 from kdstudio.distillation.supervised import cross_entropy
 from kdstudio.distillation.targets import TeacherTarget
-from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource, StoredSignals
+from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.networks.gguf_weights import load_gguf
 from kdstudio.networks.network import assemble
