@@ -10,7 +10,7 @@ import typer
 from kdstudio import recipe as recipes
 from kdstudio.catalogue.training import ExportTable
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
-from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of
+from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of, teachers_of
 from kdstudio.cli.terms_words import asked_reason
 from kdstudio.errors import BadInput
 from kdstudio.jobs.requests import elicitation_parameters
@@ -120,6 +120,8 @@ def signals(
     teacher: Teachers = None,
     weight: Annotated[list[float] | None, typer.Option(help="Several teachers: the weight of each.")] = None,
     top_k: Annotated[int, typer.Option(min=1, max=1024, help="Log-probs stored for each token.")] = 50,
+    draws: Annotated[int, typer.Option(min=0, max=1024, help="Store so many random draws instead; 0: top-k.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     limit: Limit = 0,
     detach: Detach = False,
     json: JsonFlag = False,
@@ -127,7 +129,7 @@ def signals(
     """Store the teacher's signals for the accepted responses."""
     with opened(project) as target:
         asked, keys = mixture_of(target, teacher or [], weight or [])
-        parameters = {**asked, "top_k": top_k, "limit": limit}
+        parameters = {**asked, "top_k": top_k, "draws": draws, "seed": seed, "limit": limit}
         result = run_job_in(
             target, "signals", parameters, as_json=json, title=f"Signals of {names_of(asked)}", keys=keys, detach=detach
         )
@@ -163,7 +165,9 @@ def training_parameters(project: Project, chosen: recipes.TrainingRecipe) -> tup
     needs_teacher = chosen.teacher.name or chosen.student.source == "teacher"
     ask = "Set teacher.name in the recipe, or add --set teacher.name=NAME"
     spec, keys = teacher_of(project, chosen.teacher.name, ask) if needs_teacher else ({}, {})
-    return {"recipe": chosen.model_dump(mode="json"), "recipe_hash": recipes.recipe_hash(chosen), "teacher": spec}, keys
+    weighed = teachers_of(project, list(chosen.teacher.weights), ask)[0] if chosen.teacher.weights else {}
+    described = {"recipe": chosen.model_dump(mode="json"), "recipe_hash": recipes.recipe_hash(chosen)}
+    return {**weighed, **described, "teacher": spec}, keys
 
 
 def _figures(values: dict[str, Any]) -> str:
