@@ -27,12 +27,15 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import kdstudio
-from kdstudio.errors import BadInput
+from kdstudio.errors import BadInput, KnownError
 
 Message = dict[str, Any]
 MAXIMUM_TEMPLATE_CHARACTERS = 256 << 10
 MAXIMUM_OUTPUT_CHARACTERS = 1 << 20
-WALL_SECONDS = 30.0  # the process itself ends after 2 s of processor time where the system can count it
+WALL_SECONDS = 2.5  # for one rendering; the process ends itself after 2 s of processor time where that can be counted
+START_SECONDS = 30.0  # for starting the process, which no template can lengthen
+
+READY = b"ready\n"
 
 CHATML = (
     "{% for message in messages %}"
@@ -125,6 +128,14 @@ def _unusable(detail: str, kind: type[BadInput] = BadInput) -> BadInput:
     )
 
 
+def _not_started() -> KnownError:
+    return KnownError(
+        "The chat template could not be rendered",
+        "The small process in which templates are rendered did not start.",
+        "Close other programs, then try again.",
+    )
+
+
 class _Generation(Extension):
     """`{% generation %}`, with which Hugging Face templates mark what the assistant said: it renders as its body."""
 
@@ -178,6 +189,10 @@ class _Apart:
         with self._lock:
             try:
                 requests = self._started()
+            except (OSError, queue.Empty):
+                self._close()
+                raise _not_started() from None
+            try:
                 requests.write(line)
                 requests.flush()
                 reply = self._replies.get(timeout=WALL_SECONDS)
@@ -204,6 +219,8 @@ class _Apart:
             self._replies = queue.Queue()
             reader = (self._process.stdout, self._replies)
             threading.Thread(target=_read_lines, args=reader, name="chat-template", daemon=True).start()
+            if self._replies.get(timeout=START_SECONDS) != READY:
+                raise queue.Empty
         return cast("IO[bytes]", self._process.stdin)
 
     def _close(self) -> None:

@@ -1,9 +1,9 @@
 """The process that renders chat templates of unknown origin: `python -m kdstudio.models.template_process`.
 
-One JSON request a line on standard input, one JSON reply a line on standard output. Before the first request it gives
-up the right to open files and to use more than half a gibibyte; each rendering may take two seconds of processor time,
-after which the system ends the process. Where the system has no such limits (Windows), Jinja's sandbox and the parent's
-patience remain.
+One JSON request a line on standard input, one JSON reply a line on standard output, after a first line that says it is
+ready. Before that it gives up the right to open files and to use more than half a gibibyte; each rendering may take two
+seconds of processor time, after which the system ends the process. Where the system has no such limits (Windows),
+Jinja's sandbox and the parent's patience remain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import sys
 
 from kdstudio.errors import BadInput
-from kdstudio.models.chat_template import TemplateStopped, render_here
+from kdstudio.models.chat_template import READY, TemplateStopped, render_here
 
 CPU_SECONDS = 2.0
 MEMORY_BYTES = 512 << 20
@@ -23,6 +23,7 @@ def main() -> None:
     """Serve until standard input ends."""
     _warm_up()
     _give_up_rights()
+    _say(READY)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _limit_time(CPU_SECONDS)
@@ -34,8 +35,12 @@ def main() -> None:
         except MemoryError:
             reply = {"error": "It asks for too much memory.", "stopped": True}
         _limit_time(0)
-        sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
-        sys.stdout.buffer.flush()
+        _say(json.dumps(reply).encode() + b"\n")
+
+
+def _say(line: bytes) -> None:
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
 
 
 def _warm_up() -> None:

@@ -120,10 +120,11 @@ def test_hostile_templates_reach_nothing(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_endless_templates_are_stopped_and_the_next_one_works(template: str) -> None:
+    render("{{ 1 }}", MESSAGES, add_generation_prompt=True)  # its process is there
     began = time.monotonic()
     with pytest.raises(BadInput, match="too long"):
         render(template, MESSAGES, add_generation_prompt=True)
-    assert time.monotonic() - began < chat_template.WALL_SECONDS
+    assert time.monotonic() - began < 3.0
     assert render("{{ 1 }}", MESSAGES, add_generation_prompt=True) == "1"
 
 
