@@ -17,6 +17,7 @@ from kdstudio.models.gguf_reader import MAXIMUM_DIMENSION, Cursor, LongArray, Te
 from kdstudio.models.gguf_types import FILE_TYPES
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def fingerprint(path: Path) -> str:
     header = read_header(path)
     digest = hashlib.blake2b(f"gguf 1 {header.bytes} ".encode(), digest_size=16)
     with _opened(header.path) as stream:
-        digest.update(stream.read(header.data_offset))
+        left = header.data_offset
+        while left > 0 and (piece := stream.read(min(left, _PIECE))):
+            digest.update(piece)
+            left -= len(piece)
         last = max(header.data_offset, header.bytes - _SAMPLE_BYTES)
         for index in range(_SAMPLES):
             stream.seek(header.data_offset + (last - header.data_offset) * index // (_SAMPLES - 1))
