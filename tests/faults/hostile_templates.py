@@ -58,6 +58,7 @@ BOMBS = {
     "indent": "{{ ('a\\n' * 99999) | indent(99999) }}",
     "tabs": "{{ ('\\t' * 99999).expandtabs(99999) }}",
     "long output": "{% for i in range(99999) %}{{ 'x' * 99 }}{% endfor %}",
+    "regular expression": "{{ (('a.' * 9 + 'a@') * 20000) | urlize }}{{ ('<' * 300000) | striptags }}",
     "recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "json of itself": "{% set n = namespace() %}{% set n.a = [n] %}{{ n | tojson }}",
 }
@@ -65,6 +66,5 @@ ENDLESS = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "exponential macro": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
     "large powers": "{{ 7 ** (7 ** 9) % 10 }}",
-    "regular expression": "{{ (('a.' * 9 + 'a@') * 20000) | urlize }}{{ ('<' * 300000) | striptags }}",
 }
 PAYLOADS = REACHING | BOMBS | ENDLESS
