@@ -89,6 +89,23 @@ class TeacherTable(Params):
         json_schema_extra={"stored": "Stored: top-k with tail", "dense": "Dense: the teacher beside it"},
     )
     top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
+    weights: dict[str, float] = Field(
+        default_factory=dict,
+        description="Several teachers by name, each with its weight: the mean of their stored signals is learnt.",
+    )
+
+    @model_validator(mode="after")
+    def _mixture(self) -> TeacherTable:
+        if not self.weights:
+            return self
+        if not all(0 < weight < float("inf") for weight in self.weights.values()):
+            raise ValueError("each weight must be above 0")
+        if self.signals != "stored":
+            raise ValueError('the mean of several teachers is read from stored signals: signals must be "stored"')
+        if self.name and self.name not in self.weights:
+            raise ValueError(f"{self.name!r} has no weight; name one that has, or none")
+        object.__setattr__(self, "name", self.name or next(iter(self.weights)))
+        return self
 
 
 class RolloutTable(Params):

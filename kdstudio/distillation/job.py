@@ -18,6 +18,7 @@ from kdstudio.distillation.checkpoint import KEPT, checkpoint_bytes
 from kdstudio.distillation.devices import make_accelerator
 from kdstudio.distillation.examples import SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
+from kdstudio.distillation.mixture import mixture_named
 from kdstudio.distillation.objectives import needed_signals, reads_preferences
 from kdstudio.distillation.randomness import stream_seed
 from kdstudio.distillation.ranks import SharedReporter, started
@@ -41,17 +42,20 @@ def run(job: TrainingJob) -> dict[str, Any]:
     _require_teacher(recipe, job.parameters.get("teacher") or {}, teacher)
     sources = frozen_rows(job.run_folder, job.project_folder, recipe.data, preferences=reads_preferences(recipe))
     with started(job.run_folder, recipe.run.processes):
-        return _train(job, recipe, teacher, sources)
+        return _train(job, recipe, teacher, sources, mixture_named(recipe, job.parameters))
 
 
-def _train(job: TrainingJob, recipe: TrainingRecipe, teacher: Path | None, sources: list[SourceRow]) -> dict[str, Any]:
+def _train(
+    job: TrainingJob, recipe: TrainingRecipe, teacher: Path | None, sources: list[SourceRow], mixture: str
+) -> dict[str, Any]:
     accelerator = make_accelerator(recipe.run)
     torch.set_num_threads(max(1, settings.thread_count() // accelerator.num_processes))
     shared = SharedReporter(job, accelerator)
     student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
     rows = _rows(shared, recipe, student, sources)
     _require_space(job, student)
-    side = teacher_side(shared, job.project_folder, recipe, student, teacher, rows, sources, accelerator)
+    folder = job.project_folder
+    side = teacher_side(shared, folder, recipe, student, teacher, rows, sources, accelerator, mixture=mixture)
     if teacher is not None and student.source != teacher:
         side.tokenizer = open_tokenizer(teacher)
     trainer = Trainer(shared, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))

@@ -18,6 +18,7 @@ from kdstudio.distillation.cross_target import CrossTeacher
 from kdstudio.distillation.drawn_source import drawn_source
 from kdstudio.distillation.examples import SourceRow
 from kdstudio.distillation.forward import head_weight
+from kdstudio.distillation.mixture import require_stored_alone
 from kdstudio.distillation.objectives import crosses_vocabularies, needed_signals, uses_own_answers
 from kdstudio.distillation.planning import planned_steps
 from kdstudio.distillation.reporter import Reporter
@@ -28,13 +29,15 @@ from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.jobs.events import Metric
 from kdstudio.models.conversation import Tokenizer
-from kdstudio.models.gguf_header import fingerprint, read_header
+from kdstudio.models.gguf_header import read_header
+from kdstudio.models.model_folder import weights_fingerprint
 from kdstudio.models.shape import parameter_count, shape_of_folder
 from kdstudio.networks.network import assemble
 from kdstudio.recipe import TrainingRecipe
 from kdstudio.students.build import Student, load_source
 from kdstudio.students.refit import refit, teacher_hidden
 from kdstudio.students.save import open_tokenizer
+from kdstudio.teachers.ensemble import mixture_name
 from kdstudio.teachers.vault import Vault
 
 CACHE_BYTES = 1 << 30
@@ -112,8 +115,12 @@ def teacher_side(
     rows: TrainingRows,
     sources: Sequence[SourceRow],
     accelerator: Accelerator,
+    *,
+    mixture: str = "",
 ) -> TeacherSide:
     """Open what the recipe needs of the local `teacher`, and what can be measured with it besides.
+
+    `mixture`: the fingerprint of several teachers' mean, whose stored signals then take the place of the one's.
 
     Raises `KnownError` when the objectives need a signal that cannot be had: missing from the vault, another
     vocabulary, an architecture that torch does not know here.
@@ -131,9 +138,13 @@ def teacher_side(
     if different is not None:
         return TeacherSide()  # learning from text alone is what such a pair is for
     outcomes = head_weight(student.model).shape[0]
-    stored = _stored(job, project_folder, recipe, teacher, rows, outcomes, running=running) if needed else None
+    known = mixture or weights_fingerprint(teacher)
+    stored = _stored(job, project_folder, recipe, teacher, rows, outcomes, known, running=running) if needed else None
     running = running and not isinstance(stored, StoredDraws)
     judge = stored if isinstance(stored, StoredSignals) else None  # no distance can be told from draws
+    if mixture:
+        require_stored_alone(recipe, running=running)
+        return TeacherSide(stored, judge)
     must = (needed and stored is None) or recipe.student.refit
     if not must and not (rows.held_out and fits_in_memory(teacher)):
         return TeacherSide(stored, judge)
@@ -173,22 +184,19 @@ def _stored(
     teacher: Path,
     rows: TrainingRows,
     outcomes: int,
+    fingerprint: str,
     *,
     running: bool,
 ) -> StoredSignals | StoredDraws | None:
     """What the run reads from the vault, and how much of the teacher's mass is in it; None where the teacher runs."""
-    vault, named = Vault(project_folder / "vault"), {"name": recipe.teacher.name, "path": str(teacher)}
+    weights = recipe.teacher.weights or {recipe.teacher.name: 1.0}
+    name, path = mixture_name(list(weights), list(weights.values())), str(teacher) if len(weights) == 1 else ""
+    vault, named = Vault(project_folder / "vault"), {"name": name, "path": path}
     found: StoredSignals | StoredDraws | None = None
-    if running and not teacher.is_dir():
-        found = drawn_source(job.run_folder, vault, recipe, rows, fingerprint(teacher), outcomes=outcomes, **named)
-    elif not running and recipe.teacher.signals == "stored":
-        if teacher.is_dir():
-            raise KnownError(
-                "This teacher's signals cannot be stored",
-                f"{teacher.name} is a folder; llama.cpp scores GGUF files alone.",
-                'Set teacher.signals = "dense", or take a GGUF file of the same model.',
-            )
-        found = StoredSignals(vault, rows, fingerprint(teacher), recipe.teacher.top_k, outcomes=outcomes, **named)
+    if running:
+        found = drawn_source(job.run_folder, vault, recipe, rows, fingerprint, outcomes=outcomes, **named)
+    elif recipe.teacher.signals == "stored":
+        found = StoredSignals(vault, rows, fingerprint, recipe.teacher.top_k, outcomes=outcomes, **named)
     if found is not None:
         job.emit(Metric(0, {"captured_mass": found.captured_mass}))
     return found

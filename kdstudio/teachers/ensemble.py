@@ -79,10 +79,19 @@ def shares_of(count: int, weights: Sequence[float]) -> list[float]:
 
 
 def mixture_fingerprint(fingerprints: Sequence[str], weights: Sequence[float]) -> str:
-    """Name a mixture, in hex: by its teachers' weights (the networks') and their shares, in whatever order."""
+    """Name a mixture, in hex: by its teachers' fingerprints and shares, in whatever order; one alone is itself."""
     shares = shares_of(len(fingerprints), weights)
+    if len(fingerprints) == 1:
+        return fingerprints[0]
     named = sorted(f"{one} {share:.9f}" for one, share in zip(fingerprints, shares, strict=True))
     return hashlib.blake2b(f"mixture 1 {' '.join(named)}".encode(), digest_size=16).hexdigest()
+
+
+def mixture_name(names: Sequence[str], weights: Sequence[float]) -> str:
+    """What a person calls a mixture: its teachers with their shares; one alone keeps its name."""
+    if len(names) == 1:
+        return names[0]
+    return " + ".join(f"{share:.4g} {name}" for name, share in zip(names, shares_of(len(names), weights), strict=True))
 
 
 class EnsembleTeacher:

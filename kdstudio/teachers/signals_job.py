@@ -20,7 +20,7 @@ from kdstudio.models.conversation import Conversation, encode_conversation
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.teachers.base import Teacher
-from kdstudio.teachers.ensemble import open_signal_teacher
+from kdstudio.teachers.ensemble import mixture_name, open_signal_teacher
 from kdstudio.teachers.opening import tokenizer_of
 from kdstudio.teachers.signals import Draws, Rule, Signal
 from kdstudio.teachers.signals_draws import drawn, shows_all
@@ -117,7 +117,8 @@ def run(job: SignalsJob) -> dict[str, Any]:
     """
     rule = _rule(job.parameters)
     specs = [TeacherSpec(**spec) for spec in job.parameters.get("teachers") or [job.parameters["teacher"]]]
-    name, path = " + ".join(spec.name for spec in specs), specs[0].path if len(specs) == 1 else ""
+    name = mixture_name([spec.name for spec in specs], job.parameters.get("weights") or [1.0] * len(specs))
+    path = specs[0].path if len(specs) == 1 else ""
     teacher = open_signal_teacher(job.parameters, job.secrets)
     try:
         _require_able(teacher, name, rule)

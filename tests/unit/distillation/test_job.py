@@ -337,8 +337,8 @@ def test_a_run_stopped_before_its_first_step_says_nothing_that_is_not_so(project
     assert not (project / "runs" / "run" / "student").exists()
 
 
-def test_a_folder_as_teacher_has_no_stored_signals(project: Path, tmp_path: Path) -> None:
+def test_a_folder_as_teacher_wants_its_signals_stored_first(project: Path, tmp_path: Path) -> None:
     build(StudentTable(), tiny_model(layers=4), seed=0).save(tmp_path / "teacher", {})
     described = {"name": "folder", "kind": "huggingface", "path": str(tmp_path / "teacher")}
-    with pytest.raises(KnownError, match="cannot be stored"):
+    with pytest.raises(KnownError, match="signals are missing"):
         train(project, "run", described, teacher={"signals": "stored"})
