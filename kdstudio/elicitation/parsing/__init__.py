@@ -1,9 +1,10 @@
 """Taking an answer apart: text, tags, JSON, lists, numbers, code, rankings and choices.
 
 Whatever a model writes, these functions end in time linear in its length and fail only with `UnparsableError`. Each
-takes the answer and the names of the columns to fill. `choice` fills the first name and takes the others as the
-choices, `permutation` fills the first and ranks as many things as there are others (or the number that the only other
-is), `code` fills the first and prefers a block in one of the languages that the others name.
+takes the answer, the names of the columns to fill, and whether the answer ended by itself. Three take more by the
+names: for `choice` they are the choices, and the chosen one comes back under "choice"; `permutation` fills the first
+and ranks as many things as there are others (or the number that the only other is); `code` fills the first and prefers
+a block in one of the languages that the others name.
 """
 
 from __future__ import annotations

@@ -13,29 +13,28 @@ _EDGES = " \t\r\n.,;:!?\"'“”‘’`*_()[]{}<>#$"
 
 
 def parse_choice(answer: str, names: Sequence[str], finished: bool = True) -> dict[str, Any]:
-    r"""Which of names[1:] the answer chooses, spelled as there, under names[0].
+    r"""Which of the names the answer chooses, spelled as there, under "choice".
 
     In turn: the final answer (\boxed{}, "the answer is"), the first line, the last line, when one of them is a choice
     and nothing else; a bracketed or leading letter, where choices are letters; the only choice named anywhere. An
     answer that names several, and says nowhere which it means, is not parsed.
     """
     del finished
-    column, *choices = names
-    by_name = {_bare(choice): choice for choice in choices}
+    by_name = {_bare(choice): choice for choice in names}
     lines = [line for line in answer.strip().split("\n") if line.strip()]
-    if not lines or not choices:
-        raise UnparsableError("the answer is empty" if choices else "there is nothing to choose from")
+    if not lines or not names:
+        raise UnparsableError("the answer is empty" if names else "there is nothing to choose from")
     said = final_answer(answer)
     for part in (said, lines[0], lines[-1]):
         if (chosen := by_name.get(_bare(part))) is not None:
-            return {column: chosen}
+            return {"choice": chosen}
     if said != answer.strip() and (first := re.match(r"\W*(\w+)\b(?!-)", said)) and _bare(first[1]) in by_name:
-        return {column: by_name[_bare(first[1])]}
+        return {"choice": by_name[_bare(first[1])]}
     named: set[str] = set()
     for part in (said, lines[0], lines[-1], answer):
         if len(named := _named(part, by_name)) == 1:
-            return {column: named.pop()}
-    raise UnparsableError(f"the answer names {'several' if named else 'none'} of {', '.join(choices)}")
+            return {"choice": named.pop()}
+    raise UnparsableError(f"the answer names {'several' if named else 'none'} of {', '.join(names)}")
 
 
 def _bare(text: str) -> str:
@@ -45,9 +44,8 @@ def _bare(text: str) -> str:
 def _named(text: str, by_name: dict[str, str]) -> set[str]:
     """The choices in a text as whole words, longer ones first: "not relevant" does not name "relevant"."""
     words = "|".join(re.escape(name) for name in sorted(by_name, key=len, reverse=True))
-    if all(
-        len(name) == 1 for name in by_name
-    ):  # "A good answer" names no A: a letter counts in brackets, before a bracket or stop, or in bold
+    if all(len(name) == 1 for name in by_name):
+        # "A good answer" names no A: a letter counts in brackets, before a bracket or stop, or in bold.
         pattern = rf"[(\[*]({words})[)\]*]|(?:^|\n)[ \t]*({words})[).:](?=\s|$)|\b(?:option|choice|answer) ({words})\b"
     else:
         pattern = rf"(?<!\w)({words})(?!\w)"

@@ -116,7 +116,7 @@ def test_code_that_was_cut_is_none() -> None:
     ],
 )
 def test_choices(answer: str, choices: tuple[str, ...], choice: str) -> None:
-    assert parse_choice(answer, ("c", *choices)) == {"c": choice}
+    assert parse_choice(answer, choices) == {"choice": choice}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_choices(answer: str, choices: tuple[str, ...], choice: str) -> None:
 )
 def test_what_chooses_nothing_says_so(answer: str, choices: tuple[str, ...], reason: str) -> None:
     with pytest.raises(UnparsableError, match=reason):
-        parse_choice(answer, ("c", *choices))
+        parse_choice(answer, choices)
 
 
 @pytest.mark.parametrize(
