@@ -29,7 +29,7 @@ class TermsUse:
     @property
     def words(self) -> str:
         """`OpenAI’s terms: 120 rows by gpt.`"""
-        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}" if self.rows else "the teacher's own judgement"
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}" if self.rows else "signals or weights"
         by = f" by {', '.join(self.teachers)}" if self.teachers else ""
         return f"{self.terms.name}: {rows}{by}"
 
