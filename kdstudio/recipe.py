@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
+from kdstudio.catalogue.columns import check_columns
 from kdstudio.catalogue.elicitation import ExampleTable, InputTable, ParameterTable
 from kdstudio.catalogue.steps import STEP_NAMES, EmitStep, LoopStep, Step
 from kdstudio.catalogue.training import (
@@ -117,7 +118,11 @@ def parse_recipe(text: str, shape: type[RecipeT], name: str = "recipe") -> Recip
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput("The recipe is not valid TOML", f"{name}: {error}.", "Correct that line.") from error
-    return validate_recipe(tables, shape, name=name, text=text)
+    recipe = validate_recipe(tables, shape, name=name, text=text)
+    if isinstance(recipe, ElicitationRecipe):
+        lines = [_line_of(["step", index], text) for index in range(len(recipe.step))]
+        check_columns(name, recipe.step, recipe.input, recipe.parameters, lines)
+    return recipe
 
 
 def validate_recipe(tables: Mapping[str, Any], shape: type[RecipeT], name: str = "recipe", text: str = "") -> RecipeT:

@@ -99,7 +99,8 @@ class ExpandStep(Params):
 
     type: Literal["expand"] = "expand"
     source: str = Field("items", description="Column with a list, or parameter with one entry a line.")
-    into: str = Field("item", description="Column that receives the entry; the keys of an object become columns too.")
+    into: str = Field("item", description="Column that receives the entry.")
+    fields: tuple[str, ...] = Field((), description="Where entries are objects: their keys that become columns.")
     at_most: int = Field(0, ge=0, description="Entries after so many are left out; 0 keeps all.")
 
 
@@ -176,12 +177,12 @@ class ScoreStep(Params):
     column: str = Field("response", description="Column with the text that is judged.")
     question: str = Field("prompt", description="Column with what it answers.")
     rubric: str = Field("", description="Name of a rubric of ours, or its text; empty says to judge quality.")
-    aspects: tuple[str, ...] = Field(("quality",), description="What is scored, each by itself.")
+    aspects: tuple[str, ...] = Field((), description="What is scored, each by itself; none: those of the rubric.")
     lowest: int = Field(1, ge=0, le=100, description="The worst score.")
     highest: int = Field(5, ge=1, le=100, description="The best score.")
     minimum: float = Field(0.0, description="Rows whose mean score is lower fall; 0 lets all through.")
     speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
-    max_tokens: int = Field(256, ge=1, le=4096, description="The judge's longest answer.")
+    max_tokens: int = Field(0, ge=0, le=4096, description="The judge's longest answer; 0: as long as its form needs.")
     into: str = Field("scores", description="Column that receives aspect and score.")
     mean: str = Field("score", description="Column that receives their mean.")
     otherwise: Otherwise = Field("reject", description=_OTHERWISE)
@@ -203,7 +204,7 @@ class RankStep(Params):
     rubric: str = Field("", description="Name of a rubric of ours, or its text.")
     window: int = Field(10, ge=2, le=30, description="For listwise: so many are shown at once.")
     speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
-    max_tokens: int = Field(64, ge=1, le=4096, description="The judge's longest answer.")
+    max_tokens: int = Field(0, ge=0, le=4096, description="The judge's longest answer; 0: as long as its form needs.")
     minimum: int = Field(2, ge=2, le=64, description="A row with fewer samples left falls.")
     into: str = Field("candidates", description="Column that receives them, best first; the row is the best one's.")
     scores: str = Field("scores", description="Column that receives a score for each; higher is better.")

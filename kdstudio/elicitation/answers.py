@@ -39,8 +39,8 @@ def _cut(text: str, room: int) -> str:
     return text
 
 
-def to_event(completion: Completion) -> Answer:
-    """What the journal keeps of an answer."""
+def to_event(completion: Completion, request: str = "") -> Answer:
+    """What the journal keeps of an answer; `request` is the question's digest where it is wanted later."""
     return Answer(
         completion.key,
         completion.text,
@@ -49,6 +49,8 @@ def to_event(completion: Completion) -> Answer:
         completion.tokens,
         completion.error,
         completion.reasoning,
+        completion.teacher,
+        request,
     )
 
 
@@ -57,5 +59,12 @@ def from_event(answer: Answer) -> Completion:
     known = answer.finish_reason in ("stop", "length", "incomplete", "error")
     reason = cast("FinishReason", answer.finish_reason if known else "incomplete")
     return Completion(
-        answer.key, answer.text, reason, answer.prompt_tokens, answer.tokens, answer.error, answer.reasoning
+        answer.key,
+        answer.text,
+        reason,
+        answer.prompt_tokens,
+        answer.tokens,
+        answer.error,
+        answer.reasoning,
+        teacher=answer.teacher,
     )

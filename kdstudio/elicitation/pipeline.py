@@ -1,150 +1,326 @@
-"""A recipe made executable: rows advance from step to step until one asks the teacher, falls, or is written."""
+"""A recipe made executable: rows advance from step to step until one asks, waits for others, falls, or is written.
+
+Rows go on as their answers come. Only before a step to which order or company matters do they wait (see `order`), so
+that a plain recipe keeps nothing back, and one that compares or votes still gives the same rows every time. Questions
+and their seeds follow from the rows' keys alone; whoever runs a recipe again with the answers it got before arrives at
+the same state. That is all there is to continuing a killed run.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from kdstudio.catalogue.steps import EmitStep, SampleStep
-from kdstudio.elicitation.flow import asks_for, check_flow, place_of
-from kdstudio.elicitation.steps import BINDERS, Executor, FallenError, Passage, emit_row, require_question
+from kdstudio.catalogue.columns import PROMPT_COLUMNS, place_of
+from kdstudio.catalogue.steps import EmitStep, ExecuteStep, LoopStep, RankStep, SampleStep, ScoreStep, VoteStep
+from kdstudio.elicitation.company import Gathered, together, vote_of
+from kdstudio.elicitation.emission import Provenance, written
+from kdstudio.elicitation.flow import check_flow
+from kdstudio.elicitation.funnel import Funnel
+from kdstudio.elicitation.judged import Talk, executing, ranking, scoring
+from kdstudio.elicitation.order import Gates
+from kdstudio.elicitation.passage import MAXIMUM_REASON, Ask, Fallen, FallenError, Outcome, Passage, Trace, Written
+from kdstudio.elicitation.plan import plan_of, questions
+from kdstudio.elicitation.pools import Pools
+from kdstudio.elicitation.sampling import Asking, answer_into
+from kdstudio.elicitation.seeds import request_seed
+from kdstudio.elicitation.steps import BINDERS, Executor, require_question
+from kdstudio.elicitation.traces import changed
 from kdstudio.errors import in_one_line
 from kdstudio.project import Prompt
 from kdstudio.recipe import ElicitationRecipe
-from kdstudio.teachers.base import Completion, Request, Sampling
+from kdstudio.teachers.base import Completion, Request
 
-MAXIMUM_REASON = 500  # characters
-
-
-@dataclass(frozen=True)
-class Ask:
-    """The row waits for an answer to `request`; it goes on after the step at `index`."""
-
-    passage: Passage
-    index: int
-    request: Request
+__all__ = ["Ask", "Fallen", "Outcome", "Pipeline", "Setting", "Trace", "Written", "request_seed"]
 
 
 @dataclass(frozen=True)
-class Written:
-    """The row reached the end; `row` is what the journal carries."""
+class Setting:
+    """What a pipeline is given beside its recipe.
 
-    row: dict[str, Any]
+    `teachers`: all of the run; `faithful`: whoever answered a row's first question answers its others; `names`: of
+    judge and student; `trace`: show what each step does.
+    """
 
-
-@dataclass(frozen=True)
-class Fallen:
-    """The row fell in a step and has nothing to write; `unasked` questions that it might have led to are not asked."""
-
-    prompt_id: int
-    step: str
-    reason: str
-    unasked: int = 0
-
-
-Outcome = Ask | Written | Fallen
+    pools: Pools = field(default_factory=Pools)
+    teachers: tuple[str, ...] = ()
+    faithful: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
+    trace: bool = False
 
 
 class Pipeline:
     """The steps of one recipe, bound to its parameters' values."""
 
-    def __init__(self, recipe: ElicitationRecipe, *, recipe_hash: str, teacher: str, seed: int) -> None:
+    def __init__(
+        self, recipe: ElicitationRecipe, *, recipe_hash: str, teacher: str, seed: int, setting: Setting | None = None
+    ) -> None:
         """Compile the recipe. Raises `BadInput` naming the step whose template, pattern or column is wrong."""
         check_flow(recipe)
-        self._recipe_hash, self._teacher, self._seed = recipe_hash, teacher, seed
-        self._steps = recipe.step
+        setting = setting or Setting()
+        self._steps, self._seed, self._setting = recipe.step, seed, setting
+        self._teachers = setting.teachers or (teacher,)
         values = {name: table.default for name, table in recipe.parameters.items()}
+        self._origin = Provenance(teacher, recipe_hash, recipe.recipe.id, values, setting.terms)
         self._executors: dict[int, Executor] = {
-            index: BINDERS[type(step)](step, values, place_of(recipe, index))
+            index: BINDERS[type(step)](
+                step, values, place_of(recipe.recipe.id, recipe.step, index), index=index, pools=setting.pools
+            )
             for index, step in enumerate(recipe.step)
             if type(step) in BINDERS
         }
+        names = {"teacher": teacher, **setting.names}
+        self._asking = {
+            index: Asking(step, index, seed, values, self._teachers, names, faithful=setting.faithful)
+            for index, step in enumerate(recipe.step)
+            if isinstance(step, SampleStep)
+        }
+        self._last_emit = max(index for index, step in enumerate(recipe.step) if isinstance(step, EmitStep))
+        self._plan = plan_of(recipe.step)
+        self._gates = Gates(self._plan.gates)
+        self._section_after = {index: self._gates.section(index) for index in range(len(recipe.step) + 1)}
+        self.funnel = Funnel([step.type for step in recipe.step])
+        self._out: list[Outcome] = []
+        self._roots = 0
+
+    @property
+    def held(self) -> int:
+        """Rows that wait for earlier ones."""
+        return self._gates.held
 
     def questions_from(self, start: int) -> int:
         """How many questions a row that enters the step at `start` leads to when nothing falls."""
-        count = 0
-        for step in reversed(self._steps[start:]):
-            if isinstance(step, SampleStep):
-                count = step.samples * (1 + count)
-        return count
+        return questions(self._steps[start:], len(self._teachers))
 
-    def begin(self, prompt: Prompt) -> Iterator[Outcome]:
+    def begin(self, prompt: Prompt) -> Iterable[Outcome]:
         """Send a prompt through the steps up to its first questions."""
         columns: dict[str, Any] = {
             "messages": [dict(message) for message in prompt.messages],
             "prompt": prompt.text,
             "reference": prompt.reference,
             "tags": list(prompt.tags),
+            "round": 1,
         }
+        return self.start(str(prompt.id), columns, prompt_id=prompt.id)
+
+    def start(
+        self, key: str, columns: dict[str, Any], *, prompt_id: int = 0, prompt: str = "", reason: str = ""
+    ) -> Iterable[Outcome]:
+        """Send a row through the steps up to its first questions; rows must be started in their order.
+
+        `prompt`: the fingerprint of a prompt that this run wrote; `reason`: why it cannot be used at all.
+        """
+        passage = Passage(prompt_id, key, columns, order=(self._roots,), prompt=prompt)
+        self._roots += 1
+        self._gates.enter(passage)
         try:
-            require_question(columns["messages"])
+            if reason:
+                raise FallenError(reason)
+            if "messages" in columns:
+                require_question(columns["messages"])
         except FallenError as error:
-            yield self._fallen(prompt.id, "prompt", str(error), 0)
-            return
-        yield from self._advance(Passage(prompt.id, str(prompt.id), columns), 0)
+            self._fall(passage, 0, str(error), step="prompt", counted=False)
+        else:
+            self._advance(passage, 0)
+        return self._drained()
 
-    def answered(self, ask: Ask, completion: Completion) -> Iterator[Outcome]:
+    def answered(self, ask: Ask, completion: Completion) -> Iterable[Outcome]:
         """Go on with a row whose question was answered."""
-        passage, step = ask.passage, self._steps[ask.index]
-        if completion.finish_reason == "error":
-            reason = in_one_line(completion.error) or "the teacher failed"
-            yield self._fallen(passage.prompt_id, step.type, reason, ask.index + 1)
-            return
-        if isinstance(step, SampleStep):
-            passage.columns[step.into] = completion.text
-        passage.finish_reason = completion.finish_reason
-        passage.reasoning = completion.reasoning
-        passage.prompt_tokens += completion.prompt_tokens
-        passage.tokens += completion.tokens
-        yield from self._advance(passage, ask.index + 1)
+        try:
+            if isinstance(ask.talk, Talk):
+                self._heard(ask.talk, ask.index, completion)
+                return self._drained()
+            passage, step = ask.passage, self._steps[ask.index]
+            if completion.finish_reason == "error":
+                raise FallenError(in_one_line(completion.error) or "the teacher failed")
+            before = dict(passage.columns) if self._setting.trace else {}
+            if isinstance(step, SampleStep):
+                answer_into(passage, step, completion)
+            self._passed(passage, ask.index, before)
+            self._advance(passage, ask.index + 1)
+        except FallenError as error:
+            self._fall(ask.passage, ask.index, str(error), unasked_from=ask.index + 1)
+        return self._drained()
 
-    def _advance(self, passage: Passage, start: int) -> Iterator[Outcome]:
+    def _heard(self, talk: Talk, index: int, completion: Completion) -> None:
+        before = dict(talk.passage.columns) if self._setting.trace else {}
+        rejected = talk.passage.rejected
+        more = talk.answered(completion)
+        if more:
+            self._out += [Ask(talk.passage, index, request, talk) for request in more]
+        elif more is not None:
+            self._went_on(talk.passage, index, before, rejected)
+
+    def _drained(self) -> list[Outcome]:
+        """Let through whom nobody is waited for any more, and hand over what came of it all."""
+        if self._gates.held:
+            for index, group in self._gates.released():
+                self._gather(index, group)
+        out, self._out = self._out, []
+        return out
+
+    def _gather(self, index: int, group: list[Passage]) -> None:
+        """A step that needed order, or a group, works on whom its gate let through."""
+        step = self._steps[index]
+        splits = self._plan.splits.get(index)
+        if splits is None:
+            for passage in group:
+                self._advance(passage, index, at_gate=True)
+            return
+        fit = [passage for passage in group if not passage.rejected]
+        for passage in group:
+            if passage.rejected:
+                self._advance(passage, index + 1)
+        if not fit:
+            return
+        self.funnel.entered[index] += len(fit)
+        for passage in fit:
+            self._gates.leave(passage)
+        if isinstance(step, VoteStep):
+            self._settle_vote(vote_of(step, fit, splits), index)
+        elif isinstance(step, RankStep):
+            one = together(fit[0], fit, splits)
+            self._gates.enter(one)
+            self._talk(ranking(step, one, fit, index, self._seed), one, index)
+
+    def _settle_vote(self, gathered: Gathered, index: int) -> None:
+        for passage, reason in gathered.fallen:
+            self._fall(passage, index, reason)
+        for passage in gathered.kept:
+            self._gates.enter(passage)
+            self._passed(passage, index, {})
+            self._advance(passage, index + 1)
+
+    def _advance(self, passage: Passage, start: int, *, at_gate: bool = False) -> None:
+        """Through the steps from `start` until it asks, waits, falls, is split, or is written for the last time."""
         for index in range(start, len(self._steps)):
             step = self._steps[index]
-            try:
-                if isinstance(step, SampleStep):
-                    yield from self._asks(step, passage, index)
-                    return
-                if isinstance(step, EmitStep):
-                    yield self._written(step, passage, index)
-                else:
-                    self._executors[index](passage)
-            except FallenError as error:
-                yield self._fallen(passage.prompt_id, step.type, str(error), index)
+            if index in self._plan.gates and not (at_gate and index == start):
+                self._gates.wait(passage)
                 return
+            if passage.rejected and not isinstance(step, EmitStep | SampleStep):
+                continue
+            self.funnel.entered[index] += 1
+            before = dict(passage.columns) if self._setting.trace else {}
+            rejected = passage.rejected
+            try:
+                if self._step(passage, index, before):
+                    return
+            except FallenError as error:
+                self._fall(passage, index, str(error))
+                return
+            if passage.rejected and not rejected:
+                self.funnel.fell(index, passage.rejected)
+                self._show(passage, index, before)
+            else:
+                self._passed(passage, index, before)
+        self._gates.leave(passage)
 
-    def _asks(self, step: SampleStep, passage: Passage, index: int) -> Iterator[Ask]:
-        if passage.rejected:  # a filter before the question: asking would cost, and the answer would be thrown away
-            raise FallenError(f"rejected before it was asked: {passage.rejected}")
-        messages = passage.columns[asks_for(step, passage.columns)]
-        require_question(messages)
-        for sample in range(step.samples):
-            key = f"{passage.key}:{index}:{sample}"
-            seed = request_seed(self._seed, key)
-            sampling = Sampling(step.max_tokens, step.temperature, step.top_p, step.top_k, seed, tuple(step.stop))
-            own = replace(passage, key=key, columns=dict(passage.columns), seed=seed, sampling=_provenance(step))
-            yield Ask(own, index, Request(key, tuple(messages), sampling))
+    def _step(self, passage: Passage, index: int, before: Mapping[str, Any]) -> bool:
+        """Do one step; True when the row does not go on at once. Raises `FallenError`."""
+        step = self._steps[index]
+        if isinstance(step, SampleStep):
+            if passage.rejected:  # asking would cost, and the answer would be thrown away
+                raise FallenError(f"rejected before it was asked: {passage.rejected}")
+            rows = self._asking[index].rows(passage)
+            for own, _ in rows:
+                self._gates.enter(own)
+            self._out += [Ask(own, index, request) for own, request in rows]
+            self._gates.leave(passage)
+            return True
+        conversation = self._conversation(passage, index)
+        if conversation is not None:
+            return self._talk(conversation(), passage, index, counted=False)
+        if isinstance(step, EmitStep):
+            key = passage.key if index == self._last_emit else f"{passage.key}:{index}"
+            self._out.append(written(step, passage, key, self._origin))
+        elif isinstance(step, LoopStep):
+            self._setting.pools.made.add(_made(step, passage))
+        else:
+            rows_made = self._executors[index](passage)
+            if rows_made is not None:
+                self._split(passage, rows_made, index, before)
+                return True
+        return False
 
-    def _written(self, step: EmitStep, passage: Passage, index: int) -> Written:
-        row = emit_row(step, passage, teacher=self._teacher, recipe_hash=self._recipe_hash)
-        if index + 1 < len(self._steps):  # one passage may write several rows; each has its own key
-            row["key"] = f"{passage.key}:{index}"
-        return Written(row)
+    def _split(self, passage: Passage, rows: Sequence[Passage], index: int, before: Mapping[str, Any]) -> None:
+        for row in rows:
+            self._gates.enter(row)
+        self._gates.leave(passage)
+        for row in rows:
+            if row.fallen:
+                self._fall(row, index, row.fallen)
+            else:
+                self._passed(row, index, before)
+                self._advance(row, index + 1)
 
-    def _fallen(self, prompt_id: int, step: str, reason: str, start: int) -> Fallen:
-        return Fallen(prompt_id, step, reason[:MAXIMUM_REASON], self.questions_from(start))
+    def _conversation(self, passage: Passage, index: int) -> Callable[[], Any] | None:
+        step = self._steps[index]
+        if isinstance(step, ScoreStep):
+            return partial(scoring, step, passage, index, self._seed)
+        if isinstance(step, RankStep):
+            return partial(ranking, step, passage, (), index, self._seed)
+        return partial(executing, step, passage, index) if isinstance(step, ExecuteStep) else None
+
+    def _talk(self, conversation: Any, passage: Passage, index: int, *, counted: bool = True) -> bool:
+        """Begin several questions about a row; False when there are none and the caller may go on with it."""
+        talk = Talk(conversation, passage)
+        before = dict(passage.columns) if self._setting.trace else {}
+        try:
+            requests: list[Request] = talk.begin()
+        except FallenError as error:
+            if not counted:
+                raise
+            self._fall(passage, index, str(error))
+            return True
+        self._out += [Ask(passage, index, request, talk) for request in requests]
+        if not requests and counted:
+            self._went_on(passage, index, before, "")
+        return bool(requests) or counted
+
+    def _went_on(self, passage: Passage, index: int, before: Mapping[str, Any], rejected: str) -> None:
+        if passage.rejected and not rejected:
+            self.funnel.fell(index, passage.rejected)
+            self._show(passage, index, before)
+        else:
+            self._passed(passage, index, before)
+        self._advance(passage, index + 1)
+
+    def _passed(self, passage: Passage, index: int, before: Mapping[str, Any]) -> None:
+        self.funnel.left[index] += 1
+        self._show(passage, index, before)
+
+    def _show(self, passage: Passage, index: int, before: Mapping[str, Any]) -> None:
+        if self._setting.trace:
+            columns = changed(before, passage.columns)
+            self._out.append(Trace(passage.key, index, self._steps[index].type, columns, passage.rejected))
+
+    def _fall(
+        self,
+        passage: Passage,
+        index: int,
+        reason: str,
+        *,
+        step: str = "",
+        counted: bool = True,
+        unasked_from: int | None = None,
+    ) -> None:
+        self._gates.leave(passage)
+        if counted:
+            self.funnel.fell(index, reason)
+        unasked = self.questions_from(index if unasked_from is None else unasked_from)
+        name = step or self._steps[index].type
+        self._out.append(Fallen(passage.prompt_id, name, reason[:MAXIMUM_REASON], unasked))
+        if self._setting.trace:
+            self._out.append(Trace(passage.key, index, name, {}, reason))
 
 
-def _provenance(step: SampleStep) -> dict[str, Any]:
-    """How an answer was sampled, as its row keeps it; what was not used is left out."""
-    sampling: dict[str, Any] = {"temperature": step.temperature, "top_p": step.top_p, "max_tokens": step.max_tokens}
-    extras: dict[str, Any] = {"top_k": step.top_k, "stop": list(step.stop)}
-    return sampling | {name: value for name, value in extras.items() if value}
-
-
-def request_seed(run_seed: int, key: str) -> int:
-    """A request's own seed, 31 bits, from the run's seed and the stream "sampling": independent of order and batch."""
-    digest = hashlib.blake2b(f"{run_seed}/sampling/{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") & 0x7FFFFFFF
+def _made(step: LoopStep, passage: Passage) -> dict[str, Any]:
+    """What the next round, and draws, see of a row that this round made."""
+    columns = {name: passage.columns[name] for name in PROMPT_COLUMNS if name in passage.columns}
+    text = str(passage.columns.get(step.column, ""))
+    response = str(passage.columns.get("response", ""))
+    return {"response": response, **columns, "fingerprint": passage.prompt, "id": passage.prompt_id, "watched": text}

@@ -1,66 +1,82 @@
-"""What each step of a recipe does to one row. A row is a dictionary of columns; a step reads and adds some."""
+"""What each step of a recipe does to one row at once. A row is a dictionary of columns; a step reads and adds some.
+
+An executor changes the row it is given, or returns the rows that come out of it. Steps that ask, and steps that need
+the samples of a row together, are in `judged` and `company`.
+"""
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kdstudio.catalogue.steps import EmitStep, FilterStep, ParseStep, PromptStep, SampleStep
+from kdstudio.catalogue.steps import (
+    ChunkStep,
+    DeduplicateStep,
+    DrawStep,
+    EmitStep,
+    ExecuteStep,
+    ExpandStep,
+    FilterStep,
+    LoopStep,
+    ParseStep,
+    PromptStep,
+    RankStep,
+    SampleStep,
+    ScoreStep,
+    VoteStep,
+)
+from kdstudio.elicitation.filters import bind_deduplicate, bind_filter
 from kdstudio.elicitation.parsing import PARSERS, UnparsableError
+from kdstudio.elicitation.passage import FallenError, Passage
+from kdstudio.elicitation.pools import Pools
 from kdstudio.elicitation.sandbox import Template, compile_template
-from kdstudio.elicitation.time_limit import TimeLimitError, time_limit
-from kdstudio.errors import BadInput, KnownError
+from kdstudio.errors import BadInput
 from kdstudio.models.chat_template import TemplateStopped
 from kdstudio.registry import Params
 
-START_COLUMNS = ("messages", "prompt", "reference", "tags")
-PATTERN_SECONDS = 2.0
+if TYPE_CHECKING:
+    from kdstudio.elicitation.documents import Chunk
+
+Executor = Callable[[Passage], Sequence[Passage] | None]
 
 
-@dataclass
-class Passage:
-    """One row on its way through the steps. `key` names it: the prompt's id and the index of each sample drawn."""
-
-    prompt_id: int
-    key: str
-    columns: dict[str, Any] = field(default_factory=dict)
-    finish_reason: str = ""
-    reasoning: str = ""
-    prompt_tokens: int = 0
-    tokens: int = 0
-    seed: int = 0
-    sampling: dict[str, Any] = field(default_factory=dict)
-    rejected: str = ""
-
-
-class FallenError(Exception):
-    """The row goes no further; the message is the reason."""
-
-
-Executor = Callable[[Passage], None]
-
-
-def bind_prompt(step: PromptStep, values: Mapping[str, Any], where: str) -> Executor:
+def bind_prompt(
+    step: PromptStep, values: Mapping[str, Any], where: str, *, index: int = 0, pools: Pools | None = None
+) -> Executor:
     """Build the messages to send: templates see the row's columns and the recipe's parameters."""
-    system = compile_template(step.system, f"{where}, system") if step.system else None
-    user = compile_template(step.user, f"{where}, user") if step.user else None
+    del index, pools
+    texts = {name: str(getattr(step, name)) for name in ("system", "user", "assistant", "text")}
+    made = {name: compile_template(text, f"{where}, {name}") for name, text in texts.items() if text}
+    given = frozenset(name for template in made.values() for name in template.lookups)
+    constant = {name: value for name, value in values.items() if name in given}
 
     def execute(passage: Passage) -> None:
-        known = {**values, **passage.columns}
-        messages = [dict(message) for message in passage.columns["messages"]]
-        if user is not None:
-            turn = next((message for message in reversed(messages) if message.get("role") == "user"), None)
-            if turn is None:
-                messages.append(turn := {"role": "user"})
-            turn["content"] = _rendered(user, known)
-        if system is not None:
+        known = {**constant, **passage.columns}
+        if "text" in made:
+            passage.columns[step.into] = _rendered(made["text"], known)
+            return
+        messages = [dict(message) for message in passage.columns.get(step.start) or ()] if step.start else []
+        if "assistant" in made:
+            messages.append({"role": "assistant", "content": _rendered(made["assistant"], known)})
+        if "user" in made:
+            _say(messages, _rendered(made["user"], known), append=step.append)
+        if "system" in made:
             others = [message for message in messages if message.get("role") != "system"]
-            messages = [{"role": "system", "content": _rendered(system, known)}, *others]
+            messages = [{"role": "system", "content": _rendered(made["system"], known)}, *others]
         passage.columns[step.into] = messages
 
     return execute
+
+
+def _say(messages: list[dict[str, Any]], text: str, *, append: bool) -> None:
+    """Put a text in the place of the last user turn's; pictures of that turn stay."""
+    turn = None if append else next((item for item in reversed(messages) if item.get("role") == "user"), None)
+    if turn is None:
+        messages.append(turn := {"role": "user"})
+    content = turn.get("content")
+    pictures = [part for part in content if "text" not in part] if isinstance(content, list) else []
+    turn["content"] = [{"type": "text", "text": text}, *pictures] if pictures else text
 
 
 def _rendered(template: Template, values: Mapping[str, Any]) -> str:
@@ -85,102 +101,141 @@ def _says_something(content: Any) -> bool:
     return bool(str(content or "").strip())
 
 
-def bind_parse(step: ParseStep, values: Mapping[str, Any], where: str) -> Executor:
+def entries_of(name: str, columns: Mapping[str, Any], values: Mapping[str, Any]) -> list[Any]:
+    """The entries of a list column, or of a parameter or text with one a line. Raises `FallenError` for none."""
+    found = columns[name] if name in columns else values.get(name, "")
+    if isinstance(found, str) and found.lstrip().startswith("["):  # a list inside a JSON answer comes as its text
+        found = _read(found)
+    entries = list(found) if isinstance(found, list | tuple) else [line.strip() for line in str(found).splitlines()]
+    kept = [entry for entry in entries if entry not in ("", None)]
+    if not kept:
+        raise FallenError(f"{name} is empty")
+    return kept
+
+
+def _read(text: str) -> Any:
+    """What a JSON text holds; the text itself if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def choices_of(step: SampleStep | ParseStep, columns: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The answers that a step allows; none when it allows any."""
+    if step.choices_from:
+        return tuple(str(entry) for entry in entries_of(step.choices_from, columns, values))
+    return step.choices
+
+
+def bind_parse(
+    step: ParseStep, values: Mapping[str, Any], where: str, *, index: int = 0, pools: Pools | None = None
+) -> Executor:
     """Split an answer into columns; one that does not parse falls, with the reason."""
-    del values, where
+    del where, index, pools
     parse = PARSERS[step.format]
 
     def execute(passage: Passage) -> None:
+        finished = passage.finish_reason != "length"
+        answer = str(passage.columns.get(step.source, ""))
         try:
-            passage.columns.update(parse(str(passage.columns.get(step.source, "")), step.into))
+            if step.format == "choice":
+                found = parse(answer, choices_of(step, passage.columns, values), finished)
+                passage.columns[step.into[0]] = found["choice"]
+            else:
+                passage.columns.update(parse(answer, step.into, finished))
         except UnparsableError as error:
-            cut = " (it was cut off by the token limit)" if passage.finish_reason == "length" else ""
-            raise FallenError(f"{error}{cut}") from error
+            raise FallenError(f"{error}{'' if finished else ' (it was cut off by the token limit)'}") from error
 
     return execute
 
 
-def bind_filter(step: FilterStep, values: Mapping[str, Any], where: str) -> Executor:
-    """Mark a row as rejected, with the reason; it is still written, so that a person can look and disagree."""
-    del values
-    refuse, require = _pattern(step.refuse_pattern, where), _pattern(step.require_pattern, where)
+def bind_expand(
+    step: ExpandStep, values: Mapping[str, Any], where: str, *, index: int = 0, pools: Pools | None = None
+) -> Executor:
+    """One row for each entry."""
+    del where, pools
+
+    def execute(passage: Passage) -> list[Passage]:
+        entries = entries_of(step.source, passage.columns, values)
+        kept = entries[: step.at_most or None]
+        return [_entry_row(step, passage.split(index, number), entry) for number, entry in enumerate(kept)]
+
+    return execute
+
+
+def _entry_row(step: ExpandStep, row: Passage, entry: Any) -> Passage:
+    row.columns[step.into] = entry
+    entry = _read(entry) if step.fields and isinstance(entry, str) else entry
+    for name in step.fields:
+        value = entry.get(name) if isinstance(entry, Mapping) else None
+        if value is None:
+            row.fallen = f"an entry has no {name}"
+        row.columns[name] = value if isinstance(value, str | list) else str(value)
+    return row
+
+
+def bind_chunk(
+    step: ChunkStep, values: Mapping[str, Any], where: str, *, index: int = 0, pools: Pools | None = None
+) -> Executor:
+    """One row for each passage of a document or text; where it stands is kept with the row."""
+    del values, where, pools
+
+    def execute(passage: Passage) -> list[Passage]:
+        rows = []
+        for number, chunk in enumerate(_cut(passage.columns.get(step.source), step)):
+            row = passage.split(index, number)
+            row.columns |= {step.into: chunk.text, "heading": chunk.heading, "start": chunk.start, "end": chunk.end}
+            row.place = {
+                "passage": chunk.text,
+                "source": chunk.source or str(passage.columns.get("path", "")),
+                "heading": chunk.heading,
+                "start": chunk.start,
+                "end": chunk.end,
+            }
+            rows.append(row)
+        if not rows:
+            raise FallenError("it holds no text")
+        return rows
+
+    return execute
+
+
+def _cut(source: Any, step: ChunkStep) -> Sequence[Chunk]:
+    """The passages of a document, or of a text that stands in a column."""
+    from kdstudio.elicitation.documents import Document, Part, chunks
+
+    if not isinstance(source, Document):
+        text = str(source or "")
+        source = Document("", "", text, (Part(0, len(text), "", 0),))
+    return chunks(source, step.words, step.overlap)[: step.at_most or None]
+
+
+def bind_draw(
+    step: DrawStep, values: Mapping[str, Any], where: str, *, index: int = 0, pools: Pools | None = None
+) -> Executor:
+    """Rows of the project, or of earlier rounds, as a column."""
+    del values, where
+    deck = (pools or Pools()).deck(index, step)
 
     def execute(passage: Passage) -> None:
-        if passage.rejected:
-            return
-        text = str(passage.columns.get(step.column, ""))
-        passage.rejected = _unfit(step, text, passage.finish_reason)
-        if not passage.rejected and refuse is not None and _found(refuse, text, where):
-            passage.rejected = "matches the refusing pattern"
-        if not passage.rejected and require is not None and not _found(require, text, where):
-            passage.rejected = "lacks the required pattern"
+        found = deck.draw(f"{passage.key}:{index}", (passage.prompt_id, passage.prompt))
+        if len(found) < step.minimum:
+            raise FallenError(f"only {len(found)} rows to draw from, {step.minimum} are needed")
+        passage.columns[step.into] = found
 
     return execute
-
-
-def _unfit(step: FilterStep, text: str, finish_reason: str) -> str:
-    if step.finished and finish_reason == "length":
-        return "cut off by the token limit"
-    if step.finished and finish_reason not in ("stop", ""):
-        return f"did not end by itself ({finish_reason})"
-    if len(text) < step.minimum_characters:
-        return f"shorter than {step.minimum_characters} characters"
-    if len(text) > step.maximum_characters:
-        return f"longer than {step.maximum_characters:,} characters"
-    return ""
-
-
-def _pattern(text: str, where: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text) if text else None
-    except (re.error, RecursionError, OverflowError) as error:
-        raise BadInput("A pattern cannot be read", f"{where}: {text!r}: {error}.", "Correct the expression.") from error
-
-
-def _found(pattern: re.Pattern[str], text: str, where: str) -> bool:
-    """Search, but not for ever: some patterns take exponential time on some texts."""
-    try:
-        with time_limit(PATTERN_SECONDS):
-            return pattern.search(text) is not None
-    except TimeLimitError as error:
-        raise KnownError(
-            "A pattern takes too long",
-            f"{where}: {pattern.pattern!r} was not done with a text of {len(text):,} characters after "
-            f"{PATTERN_SECONDS:g} s.",
-            "Avoid repetitions inside repetitions, such as (a+)+.",
-        ) from error
-
-
-def emit_row(step: EmitStep, passage: Passage, *, teacher: str, recipe_hash: str) -> dict[str, Any]:
-    """The response row that the journal carries to the project. Raises `FallenError` when it has no text.
-
-    Reasoning comes from the column that the recipe names, else from the teacher if it gave some apart.
-    """
-    text = str(passage.columns.get(step.text, ""))
-    if not text.strip():
-        raise FallenError("the response is empty")
-    return {
-        "prompt_id": passage.prompt_id,
-        "text": text,
-        "reasoning": str(passage.columns.get(step.reasoning, "")) if step.reasoning else passage.reasoning,
-        "finish_reason": passage.finish_reason,
-        "teacher": teacher,
-        "recipe_hash": recipe_hash,
-        "key": passage.key,
-        "seed": passage.seed,
-        "sampling": passage.sampling,
-        "prompt_tokens": passage.prompt_tokens,
-        "tokens": passage.tokens,
-        "status": "rejected" if passage.rejected else step.status,
-        "reason": passage.rejected,
-        "source": "teacher",
-    }
 
 
 BINDERS: dict[type[Params], Callable[..., Executor]] = {
     PromptStep: bind_prompt,
     ParseStep: bind_parse,
+    DrawStep: bind_draw,
+    ExpandStep: bind_expand,
     FilterStep: bind_filter,
+    DeduplicateStep: bind_deduplicate,
+    ChunkStep: bind_chunk,
 }
-ASKING: tuple[type[Params], ...] = (SampleStep,)
-ENDING: tuple[type[Params], ...] = (EmitStep,)
+ASKING: tuple[type[Params], ...] = (SampleStep, ScoreStep, RankStep, ExecuteStep)
+COMPANY: tuple[type[Params], ...] = (VoteStep,)
+ENDING: tuple[type[Params], ...] = (EmitStep, LoopStep)

@@ -53,7 +53,10 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Answer(Event):
-    """A teacher's raw answer, journalled before it is parsed; `key` names the request, so it is never asked again."""
+    """A teacher's raw answer, journalled before it is parsed; `key` names the request, so it is never asked again.
+
+    `teacher` names who answered where several might have; `request` is the question's digest, in a trial only.
+    """
 
     event: ClassVar[str] = "answer"
     key: str = ""
@@ -63,6 +66,55 @@ class Answer(Event):
     tokens: int = 0
     error: str = ""
     reasoning: str = ""
+    teacher: str = ""
+    request: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt(Event):
+    """A request to a teacher that may cost money, on the disk before it is sent.
+
+    `teacher` and `key` name the question, `number` counts its attempts over all processes of the run, `reserved` is
+    the most that it can cost in US dollars. An attempt without a `body` or a `settled` event may have been billed.
+    """
+
+    event: ClassVar[str] = "attempt"
+    teacher: str = ""
+    key: str = ""
+    number: int = 0
+    reserved: float = 0.0
+
+
+@dataclass(frozen=True)
+class Body(Event):
+    """A raw body as it came from a server, or the `part`-th of `parts` of a long one, on the disk before it is parsed.
+
+    `encoding`: "" for plain text, "zlib+base64" for a long one (the text's UTF-8, compressed).
+    """
+
+    event: ClassVar[str] = "body"
+    teacher: str = ""
+    key: str = ""
+    number: int = 0
+    text: str = ""
+    part: int = 1
+    parts: int = 1
+    encoding: str = ""
+
+
+@dataclass(frozen=True)
+class Settled(Event):
+    """What became of an attempt: "answered" with its tokens and its cost in US dollars, or "refused" at no cost."""
+
+    event: ClassVar[str] = "settled"
+    teacher: str = ""
+    key: str = ""
+    number: int = 0
+    outcome: str = "answered"
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    tokens: int = 0
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +133,29 @@ class Dropped(Event):
     event: ClassVar[str] = "dropped"
     prompt: int = 0
     step: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Funnel(Event):
+    """How many rows entered each step of a recipe, left it, and fell in it by reason, so far; the last one counts.
+
+    `steps`: objects with `step` (from 0), `type`, `entered`, `left` and `fell` (reason -> rows).
+    """
+
+    event: ClassVar[str] = "funnel"
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Traced(Event):
+    """What one step (`step` counts from 0) did to one row of a trial: the columns it wrote, or why the row fell."""
+
+    event: ClassVar[str] = "traced"
+    key: str = ""
+    step: int = 0
+    type: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
     reason: str = ""
 
 
@@ -133,12 +208,16 @@ class Warned(Event):
 
 @dataclass(frozen=True)
 class Checked(Event):
-    """One line of what was looked at before the first step; `level` is good, warning or fault."""
+    """One line of what was looked at before the first step; `level` is good, warning or fault.
+
+    `passages`: a row's text in pieces, each with "read" or "learnt", where the line is about what is trained on.
+    """
 
     event: ClassVar[str] = "checked"
     level: str = "good"
     title: str = ""
     detail: str = ""
+    passages: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,8 +250,13 @@ KINDS: dict[str, type[Event]] = {
         Started,
         Progress,
         Answer,
+        Attempt,
+        Body,
+        Settled,
         Row,
         Dropped,
+        Funnel,
+        Traced,
         Metric,
         Sample,
         Checkpoint,

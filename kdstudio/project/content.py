@@ -34,7 +34,8 @@ class NewPrompt:
 class NewResponse:
     """An answer to a prompt of this project, with who made it and how. `key` tells equal texts of one run apart.
 
-    `terms` is the stamp of its teacher's terms of use (`models.terms`); "" where nobody stated any.
+    `terms` is the stamp of its teacher's terms of use (`models.terms`); "" where nobody stated any. `extras`: what the
+    recipe kept beside it, such as the passage that it rests on or the set of labels.
     """
 
     prompt_id: int
@@ -54,6 +55,7 @@ class NewResponse:
     reason: str = ""
     source: str = ""
     terms: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -68,6 +70,7 @@ class NewPreference:
     reason: str = ""
     source: str = ""
     terms: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class Response:
     created: str
     fingerprint: bytes
     terms: str = ""
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,7 @@ class Preference:
     created: str
     fingerprint: bytes
     terms: str = ""
+    extras: dict[str, Any] = field(default_factory=dict)
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kdstudio.project import row_values
 from kdstudio.project.content import STATUSES, NewPreference, NewPrompt, NewResponse, canonical, text_fault
 
 NewRow = NewPrompt | NewResponse | NewPreference
@@ -35,6 +36,31 @@ class UnusableRowError(Exception):
     """A journal's row that cannot be kept; the message says why."""
 
 
+def prompt_fingerprint(row: Mapping[str, Any]) -> str:
+    """The fingerprint, in hex, that the prompt of a journal's row will have in the project.
+
+    Raises `UnusableRowError` when it cannot be kept.
+    """
+    made = new_row("prompt", row, "")
+    if not isinstance(made, NewPrompt):
+        raise UnusableRowError("it is no prompt")
+    return row_values.prompt_fingerprint(made).hex()
+
+
+def prompt_named(row: Mapping[str, Any]) -> bytes | None:
+    """The fingerprint by which a row names a prompt that its run wrote; None when it names one by id.
+
+    Raises `UnusableRowError` for what is no fingerprint.
+    """
+    named = row.get("prompt")
+    if named is None or row.get("prompt_id"):
+        return None
+    try:
+        return bytes.fromhex(named)
+    except (TypeError, ValueError):
+        raise UnusableRowError("its prompt is no fingerprint") from None
+
+
 def new_row(kind: str, row: Mapping[str, Any], run: str) -> NewRow:
     """The row of an event of `run`. Raises `UnusableRowError` when it lacks or garbles what a row needs."""
     if kind not in _CLASSES:
@@ -44,6 +70,8 @@ def new_row(kind: str, row: Mapping[str, Any], run: str) -> NewRow:
     values = {name: _value(name, row[name]) for name in fields if row.get(name) is not None}
     if "run" in fields:
         values.setdefault("run", run)
+    elif run and isinstance(provenance := values.get("extras", {}).get("provenance"), dict):
+        provenance.setdefault("run", run)
     required = [name for name, item in fields.items() if _required(item)]
     if missing := [name for name in required if name not in values]:
         raise UnusableRowError(f"it lacks {', '.join(missing)}")

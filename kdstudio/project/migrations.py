@@ -175,7 +175,13 @@ def _terms_of_rows(connection: sqlite3.Connection) -> None:
         connection.execute(f"ALTER TABLE {table} ADD COLUMN terms TEXT NOT NULL DEFAULT ''")
 
 
-MIGRATIONS = (_first, _count_in_batches, _terms_of_rows)
+def _extras_of_answers(connection: sqlite3.Connection) -> None:
+    """Responses and preferences keep what their recipe set beside them, as prompts do."""
+    for table in ("responses", "preferences"):
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN extras TEXT NOT NULL DEFAULT ''")
+
+
+MIGRATIONS = (_first, _count_in_batches, _terms_of_rows, _extras_of_answers)
 VERSION = len(MIGRATIONS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from typing import Any, cast
 
 from kdstudio.errors import BadInput
@@ -27,18 +28,19 @@ INSERT_PROMPT = """INSERT OR IGNORE INTO prompts
 VALUES (?,?,?,?,?,?,?,?,?,?,?)"""
 INSERT_RESPONSE = """INSERT OR IGNORE INTO responses
 (prompt_id, fingerprint, text, reasoning, message, finish_reason, teacher, recipe_hash, run, seed, sampling,
-prompt_tokens, tokens, status, reason, source, created, terms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
+prompt_tokens, tokens, status, reason, source, created, terms, extras)
+VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"""
 INSERT_PREFERENCE = """INSERT OR IGNORE INTO preferences
-(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created, terms)
-VALUES (?,?,?,?,?,?,?,?,?,?,?)"""
+(prompt_id, fingerprint, candidates, scores, text, run, status, reason, source, created, terms, extras)
+VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"""
 
 
 def prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
-    """The columns of a new prompt. What makes two prompts the same are their messages and extras (tools)."""
+    """The columns of a new prompt."""
     messages = canonical_messages(prompt.messages)
     extras = canonical(dict(prompt.extras)) if prompt.extras else ""
     return (
-        digest(f'["prompt",{messages},{extras or "{}"}]'),
+        _prompt_digest(messages, extras, prompt.extras),
         messages,
         last_user_text(prompt.messages),
         " ".join(prompt.tags),
@@ -50,6 +52,18 @@ def prompt_values(prompt: NewPrompt, created: str) -> tuple[Any, ...]:
         created,
         prompt.terms,
     )
+
+
+def prompt_fingerprint(prompt: NewPrompt) -> bytes:
+    """What makes two prompts the same: their messages and extras (tools), but not where they came from."""
+    extras = canonical(dict(prompt.extras)) if prompt.extras else ""
+    return _prompt_digest(canonical_messages(prompt.messages), extras, prompt.extras)
+
+
+def _prompt_digest(messages: str, extras: str, parts: Mapping[str, Any]) -> bytes:
+    if "provenance" in parts:
+        extras = canonical({name: value for name, value in parts.items() if name != "provenance"})
+    return digest(f'["prompt",{messages},{extras or "{}"}]')
 
 
 def response_values(response: NewResponse, created: str) -> tuple[Any, ...]:
@@ -74,6 +88,7 @@ def response_values(response: NewResponse, created: str) -> tuple[Any, ...]:
         response.source,
         created,
         response.terms,
+        canonical(dict(response.extras)) if response.extras else "",
     )
 
 
@@ -98,6 +113,7 @@ def preference_values(preference: NewPreference, created: str) -> tuple[Any, ...
         preference.source,
         created,
         preference.terms,
+        canonical(dict(preference.extras)) if preference.extras else "",
     )
 
 
@@ -125,6 +141,7 @@ def read_response(row: sqlite3.Row) -> Response:
         **{name: row[name] for name in _RESPONSE_COLUMNS},
         message=json.loads(row["message"] or "{}") or {"role": "assistant", "content": row["text"]},
         sampling=json.loads(row["sampling"] or "{}"),
+        extras=json.loads(row["extras"] or "{}"),
     )
 
 
@@ -142,4 +159,5 @@ def read_preference(row: sqlite3.Row) -> Preference:
         **{name: row[name] for name in names},
         candidates=tuple(json.loads(row["candidates"])),
         scores=tuple(json.loads(row["scores"])),
+        extras=json.loads(row["extras"] or "{}"),
     )

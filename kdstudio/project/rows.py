@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from kdstudio.errors import BadInput
 from kdstudio.jobs.events import now
@@ -75,6 +75,24 @@ class Rows:
                 sql = f"SELECT fingerprint, id FROM prompts WHERE fingerprint IN ({marks})"  # noqa: S608
                 found.update((row[0], row[1]) for row in connection.execute(sql, block))
             return [found[key] for key in keys], new
+
+    def prompts_by_fingerprint(self, fingerprints: Iterable[bytes]) -> dict[bytes, int]:
+        """The ids of the prompts that are there; also sees what the open transaction wrote."""
+        found: dict[bytes, int] = {}
+        with self._database.write() as connection:
+            for block in chunks(set(fingerprints)):
+                marks = ",".join("?" * len(block))
+                sql = f"SELECT fingerprint, id FROM prompts WHERE fingerprint IN ({marks})"  # noqa: S608
+                found.update((row[0], row[1]) for row in connection.execute(sql, block))
+        return found
+
+    def last_ids(self) -> dict[Kind, int]:
+        """The highest id of each kind; 0 where there is none. Ids only grow, and nothing is deleted."""
+        found: dict[Kind, int] = {}
+        for kind, table in KIND_TABLES.items():
+            row = self._database.one(f"SELECT max(id) AS last FROM {table}", ())  # noqa: S608
+            found[cast("Kind", kind)] = int(row["last"] or 0) if row is not None else 0
+        return found
 
     def missing_prompts(self, ids: Iterable[int]) -> set[int]:
         """Which of these are ids of no prompt; also sees what the open transaction wrote."""

@@ -19,7 +19,7 @@ from kdstudio.errors import BadInput
 from kdstudio.jobs.events import Dropped, Line, Metric, Progress, Row, Sample, Started, now
 from kdstudio.project.content import NewPreference, NewPrompt, NewResponse
 from kdstudio.project.database import Database
-from kdstudio.project.journal_rows import UnusableRowError, clean, new_row
+from kdstudio.project.journal_rows import UnusableRowError, clean, new_row, prompt_named
 from kdstudio.project.rows import Rows
 
 OVER = ("finished", "stopped", "failed", "interrupted")
@@ -115,20 +115,28 @@ class Runs:
         """Add the rows of these lines; returns (seq, prompt, reason) of those that cannot be kept."""
         prompts: builtins.list[NewPrompt] = []
         others: builtins.list[tuple[int, NewResponse | NewPreference]] = []
+        named: builtins.list[tuple[int, bytes, NewResponse | NewPreference]] = []
         unusable: builtins.list[tuple[int, int, str]] = []
         for line in lines:
             if not isinstance(line.event, Row):
                 continue
             try:
                 row = new_row(line.event.kind, line.event.row, run_id)
+                fingerprint = prompt_named(line.event.row)
             except UnusableRowError as error:
                 unusable.append((line.seq, 0, str(error)))
             else:
                 if isinstance(row, NewPrompt):
                     prompts.append(row)
+                elif fingerprint is not None:
+                    named.append((line.seq, fingerprint, row))
                 else:
                     others.append((line.seq, row))
         self._rows.add_prompts(prompts)
+        ids = self._rows.prompts_by_fingerprint(fingerprint for _, fingerprint, _ in named)
+        for seq, fingerprint, row in named:
+            row.prompt_id = ids.get(fingerprint, 0)
+            others.append((seq, row))
         missing = self._rows.missing_prompts(row.prompt_id for _, row in others)
         reason = "the project has no prompt of that id"
         unusable += [(seq, row.prompt_id, reason) for seq, row in others if row.prompt_id in missing]

@@ -8,14 +8,14 @@ import pytest
 
 from kdstudio.catalogue.steps import STEP_TYPES
 from kdstudio.elicitation.pipeline import Pipeline
-from kdstudio.elicitation.steps import ASKING, BINDERS, ENDING
+from kdstudio.elicitation.steps import ASKING, BINDERS, COMPANY, ENDING
 from kdstudio.recipe import ElicitationRecipe, recipe_hash, shipped_recipes
 from kdstudio.registry import Params, parameters_of
 
 
 def test_every_step_of_the_catalogue_has_what_executes_it() -> None:
-    assert {*BINDERS, *ASKING, *ENDING} == set(STEP_TYPES)
-    assert len(STEP_TYPES) == len(BINDERS) + len(ASKING) + len(ENDING)
+    assert {*BINDERS, *ASKING, *COMPANY, *ENDING} == set(STEP_TYPES)
+    assert len(STEP_TYPES) == len(BINDERS) + len(ASKING) + len(COMPANY) + len(ENDING)
 
 
 @pytest.mark.parametrize("step", STEP_TYPES, ids=lambda step: step.__name__)

@@ -8,16 +8,11 @@ from typing import Any
 import pytest
 
 from kdstudio.catalogue.steps import EmitStep, FilterStep, ParseStep, PromptStep
-from kdstudio.elicitation import steps
-from kdstudio.elicitation.steps import (
-    FallenError,
-    Passage,
-    bind_filter,
-    bind_parse,
-    bind_prompt,
-    emit_row,
-    require_question,
-)
+from kdstudio.elicitation import filters
+from kdstudio.elicitation.emission import emit_row
+from kdstudio.elicitation.filters import bind_filter
+from kdstudio.elicitation.passage import FallenError, Passage
+from kdstudio.elicitation.steps import bind_parse, bind_prompt, require_question
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.chat_template import TemplateStopped
 
@@ -112,7 +107,7 @@ def test_a_pattern_that_is_none_is_refused() -> None:
 
 
 def test_a_pattern_that_would_search_for_ever_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "PATTERN_SECONDS", 0.3)
+    monkeypatch.setattr(filters, "PATTERN_SECONDS", 0.3)
     began = time.monotonic()
     with pytest.raises(KnownError, match="too long"):
         bind_filter(FilterStep(refuse_pattern="(a+)+$"), {}, "x")(passage(response="a" * 60 + "!"))

@@ -1,0 +1,212 @@
+"""Which columns flow where: a recipe that reads what nothing wrote is refused before a question costs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kdstudio.catalogue.elicitation import START_COLUMNS, InputTable, ParameterTable
+from kdstudio.catalogue.steps import (
+    ChunkStep,
+    DeduplicateStep,
+    DrawStep,
+    EmitStep,
+    ExecuteStep,
+    ExpandStep,
+    FilterStep,
+    LoopStep,
+    ParseStep,
+    PromptStep,
+    RankStep,
+    SampleStep,
+    ScoreStep,
+    Step,
+    VoteStep,
+)
+from kdstudio.catalogue.templates import expression_template, read_template
+from kdstudio.errors import BadInput
+
+PROMPT_COLUMNS = ("messages", "prompt", "reference", "tags")
+
+
+def place_of(name: str, steps: Sequence[Step], index: int, lines: Sequence[int] = ()) -> str:
+    """How a step is named to a person."""
+    line = lines[index] if index < len(lines) else 0
+    return f"{name}{f', line {line}' if line else ''}, step {index + 1} ({steps[index].type})"
+
+
+def check_columns(
+    name: str,
+    steps: Sequence[Step],
+    source: InputTable,
+    parameters: Mapping[str, ParameterTable],
+    lines: Sequence[int] = (),
+) -> None:
+    """Raise `BadInput` for a step that reads a column, or a template a name, that is not there at that point.
+
+    A recipe whose next round starts from what it made is gone through twice. `lines` are the steps' in the file.
+    """
+    starts = [source.source]
+    last = steps[-1]
+    if isinstance(last, LoopStep) and last.start == "made":
+        starts.append("prompts")
+    for start in starts:
+        _check_names(name, START_COLUMNS[start], parameters)
+        known = _Known(set(START_COLUMNS[start]), set(parameters), start in ("prompts", "responses"))
+        known.looped = isinstance(last, LoopStep)
+        for index, step in enumerate(steps):
+            known.where = place_of(name, steps, index, lines)
+            known.go_through(step)
+    if source.source == "documents" and source.paths not in parameters:
+        raise BadInput(
+            "The recipe has no parameter for its documents",
+            f"{name}: [input] reads the parameter {source.paths!r}.",
+            f'Add [parameters.{source.paths}] with type = "files" and a help text.',
+        )
+
+
+def _check_names(name: str, columns: Sequence[str], parameters: Mapping[str, ParameterTable]) -> None:
+    if taken := sorted(set(parameters) & {*columns}):
+        raise BadInput("A parameter has a column's name", f"{name}: {', '.join(taken)}.", "Give it another name.")
+
+
+@dataclass
+class _Known:
+    """What is there when a step begins."""
+
+    columns: set[str]
+    parameters: set[str]
+    has_prompt: bool
+    looped: bool = False
+    made_prompts: bool = False
+    where: str = ""
+    split: bool = False
+
+    def go_through(self, step: Step) -> None:
+        """Check what a step reads, and note what it writes."""
+        reads, either, writes = _flow(step, self)
+        for name in sorted(reads - self.columns):
+            self._missing(name, self.columns)
+        for name in sorted(either - self.columns - self.parameters):
+            self._missing(name, self.columns | self.parameters)
+        self._check_kind(step)
+        self.columns |= writes
+
+    def _missing(self, name: str, there: set[str]) -> None:
+        raise BadInput(
+            "The recipe reads what is not there",
+            f"{self.where} reads {name!r}, which nothing before it wrote.",
+            f"There are: {', '.join(sorted(there))}.",
+        )
+
+    def _refuse(self, detail: str, hint: str) -> None:
+        raise BadInput("A step cannot do its work there", f"{self.where}: {detail}", hint)
+
+    def _check_kind(self, step: Step) -> None:
+        match step:
+            case EmitStep(kind="prompt"):
+                self.has_prompt = self.made_prompts = True
+            case EmitStep() if not self.has_prompt:
+                self._refuse("there is no prompt that it belongs to.", "Emit a prompt (kind = 'prompt') before it.")
+            case LoopStep(start="made") if not self.made_prompts:
+                self._refuse("no step makes prompts to start from.", "Emit prompts, or set start = 'input'.")
+            case DrawStep(source="made") if not self.looped:
+                self._refuse("without a loop nothing was made before.", "Add a loop step, or draw from prompts.")
+            case VoteStep() | RankStep(items="") if not self.split:
+                self._refuse("nothing before it made several rows of one.", "Add samples, expand or chunk before it.")
+            case SampleStep() | ExpandStep() | ChunkStep():
+                self.split = True
+            case _:
+                pass
+        if fault := _keys_fault(step):
+            self._refuse(*fault)
+
+
+def _keys_fault(step: Step) -> tuple[str, str] | None:
+    """What keys of one step contradict each other, and what to do."""
+    match step:
+        case ScoreStep() if step.lowest >= step.highest:
+            return "its scale goes nowhere.", "Set lowest below highest."
+        case ChunkStep() if step.overlap * 2 > step.words:
+            return "passages cannot overlap by more than half.", "Lower `overlap`."
+        case ParseStep(format="choice", choices=(), choices_from=""):
+            return "there are no choices.", "Set choices, or choices_from."
+        case ParseStep(format="list" | "number" | "code" | "permutation" | "choice") if len(step.into) != 1:
+            return f"the format {step.format} fills one column.", "Name one column in `into`."
+        case SampleStep() if sum(map(bool, (step.json_schema, step.grammar, step.choices or step.choices_from))) > 1:
+            return "only one of json_schema, grammar and choices can be.", "Remove the others."
+    return None
+
+
+Flow = tuple[set[str], set[str], set[str]]
+
+
+def _flow(step: Step, known: _Known) -> Flow:
+    """What a step reads of the columns, what of columns or parameters, and what it writes."""
+    match step:
+        case PromptStep() | SampleStep() | ParseStep() | ExpandStep() | DrawStep() | ChunkStep():
+            return _making(step, known)
+        case FilterStep():
+            either = _names(expression_template(step.expression), known.where) if step.expression else set()
+            alone = step.expression and step.column == "response" and "response" not in known.columns
+            return {step.reference, "" if alone else step.column} - {""}, either, set()
+        case DeduplicateStep():
+            return {step.column}, set(), set()
+        case VoteStep():
+            return {step.column}, set(), {step.into}
+        case ExecuteStep():
+            return {step.column, step.tests, step.stdin} - {""}, set(), {step.into, "passed", "error"}
+        case ScoreStep():
+            return {step.column, step.question} - {""}, set(), {step.into, step.mean}
+        case RankStep():
+            by = step.by if step.method == "scores" else step.question
+            return {step.items or step.column, by} - {""}, set(), {step.into, step.scores}
+        case EmitStep():
+            return _emitting(step, known)
+        case LoopStep():
+            return {step.column}, set(), set()
+
+
+def _making(step: PromptStep | SampleStep | ParseStep | ExpandStep | DrawStep | ChunkStep, known: _Known) -> Flow:
+    match step:
+        case PromptStep():
+            texts = {name: getattr(step, name) for name in ("system", "user", "assistant", "text")}
+            names = {name for key, text in texts.items() for name in _names(text, f"{known.where}, {key}")}
+            return set(), names, {step.into}
+        case SampleStep():
+            both = step.request == "request" and "request" not in known.columns
+            wrote = {step.into, "teacher"} if step.teachers == "all" else {step.into}
+            return {"messages" if both else step.request}, {step.choices_from} - {""}, wrote
+        case ParseStep():
+            if not step.into:
+                raise BadInput("A parse step has no columns", f"{known.where}: `into` is empty.", "Name at least one.")
+            return {step.source}, {step.choices_from} - {""}, set(step.into)
+        case ExpandStep():
+            return set(), {step.source}, {step.into, *step.fields}
+        case DrawStep():
+            return set(), set(), {step.into}
+        case ChunkStep():
+            return {step.source}, set(), {step.into, "heading", "start", "end"}
+
+
+def _emitting(step: EmitStep, known: _Known) -> Flow:
+    reads, either, wrote = {*step.extras}, set[str](), set[str]()
+    match step.kind:
+        case "response":
+            reads |= {step.text, step.reasoning}
+        case "label":
+            reads |= {step.text, step.reasoning}
+            either |= {step.labels_from}
+        case "prompt":
+            reads |= {step.messages or step.text, step.system, step.reference}
+            wrote |= {*PROMPT_COLUMNS}
+        case "preference" if step.chosen or step.rejected:
+            reads |= {step.chosen or "(chosen)", step.rejected or "(rejected)"}
+        case "preference":
+            reads |= {step.candidates, step.scores}
+    del known
+    return reads - {""}, either - {""}, wrote
+
+
+def _names(text: str, where: str) -> set[str]:
+    return set(read_template(text, where).names) if text else set()

@@ -1,0 +1,184 @@
+"""The rows that a run writes: responses, prompts, preferences and labels, each with where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdstudio.catalogue.steps import EmitStep
+from kdstudio.elicitation.passage import FallenError, Passage, Written
+from kdstudio.elicitation.steps import entries_of
+from kdstudio.project.content import last_user_text
+from kdstudio.project.journal_rows import UnusableRowError, prompt_fingerprint
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What all rows of a run share. `terms`: teacher -> the stamp of its terms of use."""
+
+    teacher: str
+    recipe_hash: str
+    recipe: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
+
+    def teacher_of(self, passage: Passage) -> str:
+        """Who answered this row's questions."""
+        return passage.teacher or self.teacher
+
+
+def emit_row(step: EmitStep, passage: Passage, *, teacher: str, recipe_hash: str) -> dict[str, Any]:
+    """The response row that the journal carries to the project. Raises `FallenError` when it has no text.
+
+    Reasoning comes from the column that the recipe names, else from the teacher if it gave some apart.
+    """
+    text = _text(step.text, passage)
+    if not text.strip():
+        raise FallenError(passage.rejected or "the response is empty")
+    return {
+        "prompt_id": passage.prompt_id,
+        "text": text,
+        "reasoning": str(passage.columns.get(step.reasoning, "")) if step.reasoning else passage.reasoning,
+        "finish_reason": passage.finish_reason,
+        "teacher": teacher,
+        "recipe_hash": recipe_hash,
+        "key": passage.key,
+        "seed": passage.seed,
+        "sampling": passage.sampling,
+        "prompt_tokens": passage.prompt_tokens,
+        "tokens": passage.tokens,
+        "status": "rejected" if passage.rejected else step.status,
+        "reason": passage.rejected,
+        "source": "teacher",
+    }
+
+
+def written(step: EmitStep, passage: Passage, key: str, origin: Provenance) -> Written:
+    """What an emit step writes of a row. A prompt that is written becomes the row's own. Raises `FallenError`."""
+    match step.kind:
+        case "prompt":
+            row = _prompt_row(step, passage, origin)
+        case "preference":
+            row = _preference_row(step, passage)
+        case _:
+            row = emit_row(step, passage, teacher=origin.teacher_of(passage), recipe_hash=origin.recipe_hash)
+            if step.kind == "label":
+                row |= _labelled(step, passage, str(row["text"]), origin.values)
+            if extras := _extras(step, passage) | row.pop("extras", {}):
+                row["extras"] = extras
+    if step.kind != "prompt" and passage.prompt:
+        row |= {"prompt_id": 0, "prompt": passage.prompt}
+    if terms := origin.terms.get(origin.teacher_of(passage), ""):
+        row["terms"] = terms
+    row["key"] = key
+    if step.kind == "prompt":
+        _becomes_its_own(passage, row)
+    return Written(row, "response" if step.kind == "label" else step.kind)
+
+
+def _text(column: str, passage: Passage) -> str:
+    value = passage.columns.get(column, "") if column else ""
+    return "" if value is None else str(value)
+
+
+def _extras(step: EmitStep, passage: Passage) -> dict[str, Any]:
+    kept = {name: passage.columns[name] for name in step.extras if name in passage.columns}
+    return kept | ({"passage": passage.place} if passage.place else {})
+
+
+def _prompt_row(step: EmitStep, passage: Passage, origin: Provenance) -> dict[str, Any]:
+    provenance = {
+        "recipe": origin.recipe,
+        "recipe_hash": origin.recipe_hash,
+        "key": passage.key,
+        "teacher": origin.teacher_of(passage),
+        "seed": passage.seed,
+        "sampling": passage.sampling,
+        "prompt_tokens": passage.prompt_tokens,
+        "tokens": passage.tokens,
+        "parent": passage.prompt or passage.prompt_id,
+        **({"passage": passage.place} if passage.place else {}),
+    }
+    kept = {name: passage.columns[name] for name in step.extras if name in passage.columns}
+    return {
+        "messages": _messages(step, passage),
+        "tags": _tags(step, passage),
+        "reference": _text(step.reference, passage),
+        "status": "rejected" if passage.rejected else step.status,
+        "reason": passage.rejected,
+        "source": "teacher",
+        "extras": {**kept, "provenance": provenance},
+    }
+
+
+def _messages(step: EmitStep, passage: Passage) -> list[dict[str, Any]]:
+    if step.messages:
+        messages = [dict(message) for message in passage.columns.get(step.messages) or ()]
+    else:
+        text = _text(step.text, passage).strip()
+        messages = [{"role": "user", "content": text}] if text else []
+    system = _text(step.system, passage).strip()
+    if not messages:
+        raise FallenError(passage.rejected or "the prompt is empty")
+    return [{"role": "system", "content": system}, *messages] if system else messages
+
+
+def _tags(step: EmitStep, passage: Passage) -> list[str]:
+    """The step's words; a column's name stands for what it holds. A tag is one word."""
+    tags: list[str] = []
+    for name in step.tags:
+        value = passage.columns.get(name, name)
+        tags += ["_".join(str(entry).split()) for entry in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(tag for tag in tags if tag))
+
+
+def _labelled(step: EmitStep, passage: Passage, text: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The label as the set spells it, and the set. Raises `FallenError` for one that is not in it."""
+    labels = step.labels
+    if step.labels_from:
+        labels = tuple(str(entry) for entry in entries_of(step.labels_from, passage.columns, values))
+    if not labels:
+        return {"text": text.strip()}
+    known = {label.strip().casefold(): label for label in labels}
+    found = known.get(text.strip().strip(".\"'`").casefold())
+    if found is None and not passage.rejected:
+        raise FallenError("it is none of the labels")
+    return {"text": found or text, "extras": {"labels": list(labels)}}
+
+
+def _preference_row(step: EmitStep, passage: Passage) -> dict[str, Any]:
+    if step.chosen or step.rejected:
+        candidates, scores = [_text(step.chosen, passage), _text(step.rejected, passage)], [1.0, 0.0]
+        if candidates[0].strip() == candidates[1].strip():
+            raise FallenError(passage.rejected or "both answers are the same")
+    else:
+        candidates = [str(entry) for entry in passage.columns.get(step.candidates) or ()]
+        scores = [float(value) for value in passage.columns.get(step.scores) or ()]
+    if len(candidates) < 2 or len(candidates) != len(scores) or not all(entry.strip() for entry in candidates):
+        raise FallenError(passage.rejected or "there are no two answers to prefer one of")
+    if max(scores) == min(scores):
+        raise FallenError(passage.rejected or "all are equally good")
+    extras = _extras(step, passage)
+    return {
+        "prompt_id": passage.prompt_id,
+        "candidates": candidates,
+        "scores": scores,
+        "status": "rejected" if passage.rejected else step.status,
+        "reason": passage.rejected,
+        "source": "teacher",
+        **({"extras": extras} if extras else {}),
+    }
+
+
+def _becomes_its_own(passage: Passage, row: Mapping[str, Any]) -> None:
+    try:
+        passage.prompt = prompt_fingerprint(row)
+    except UnusableRowError as error:
+        raise FallenError(str(error)) from error
+    passage.columns |= {
+        "messages": row["messages"],
+        "prompt": last_user_text(row["messages"]),
+        "reference": row["reference"],
+        "tags": row["tags"],
+    }
