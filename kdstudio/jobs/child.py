@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -72,6 +72,10 @@ class Job:
     def emit(self, event: Event, *, durable: bool = False) -> None:
         """Append an event to the journal; `durable` waits for the disk. Safe from any thread."""
         self._journal.write(event, durable=durable)
+
+    def emit_all(self, events: Iterable[Event], *, durable: bool = False) -> None:
+        """Append several events at once; `durable` waits for the disk, once for all of them. Safe from any thread."""
+        self._journal.write_all(events, durable=durable)
 
     def warn(self, title: str, detail: str = "", hint: str = "") -> None:
         """Say something that the person should know and that does not stop the job."""

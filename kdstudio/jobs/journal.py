@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdstudio.files import disk_errors
@@ -51,6 +51,31 @@ class JournalWriter:
             if durable:
                 os.fsync(self._stream.fileno())
             return self._seq
+
+    def write_all(self, events: Iterable[Event], *, durable: bool = False) -> int:
+        """Append several events with one write and, if `durable`, one fsync, during which others may append.
+
+        Returns the last number. Raises `KnownError` when the disk is full: then none of them is in the journal, unless
+        the spare room took them, once.
+        """
+        with disk_errors(self._path):
+            with self._lock:
+                numbered = [encode(event, number) for number, event in enumerate(events, self._seq + 1)]
+                lines, full = b"".join(numbered), None
+                try:
+                    self._append(lines)
+                except OSError as error:
+                    if not self._free_room():
+                        raise
+                    self._append(lines)
+                    full = error
+                self._seq += len(numbered)
+                last, descriptor = self._seq, self._stream.fileno()
+            if durable or full is not None:
+                os.fsync(descriptor)
+            if full is not None:
+                raise full
+            return last
 
     def write_last(self, event: Event) -> int:
         """Append the event that ends the job, to the disk: the spare room is for this."""

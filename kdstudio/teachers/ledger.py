@@ -1,22 +1,245 @@
-"""What was asked of a teacher that costs money: written before it is sent, and again before it is read."""
+"""What was asked of a teacher that costs money: on the disk before it is sent, and the raw answer before it is read.
+
+A body that was journalled is never asked for again: after a kill it is read from the journal. An attempt that has
+neither a body nor a refusal may have been billed, and is listed as such.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+import time
+import weakref
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kdstudio.errors import BadInput, KnownError
+from kdstudio.jobs.events import Attempt, Body, Metric, Settled
+from kdstudio.teachers.bodies import pieces, whole
+from kdstudio.teachers.group_commit import GroupCommit
+from kdstudio.teachers.spend import Spend
+from kdstudio.teachers.wire import Answered
 
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
 
+Question = tuple[str, str]
+"""The teacher's name and the request's key."""
+_METRIC_SECONDS, _KEYS_LISTED, _KEYS_NAMED = 1.0, 1000, 12
+
 
 class Ledger(Protocol):
-    """Keeps the attempts of one run."""
+    """Keeps the attempts of one run. `spend` is the run's purse, `run` its id."""
+
+    spend: Spend
+    run: str
+
+    def body(self, question: Question) -> tuple[int, str] | None:
+        """The attempt and the raw body that an earlier process of the run kept for a question."""
+        ...
+
+    def answered(self, teacher: str) -> bool:
+        """Whether a teacher has answered anything in this run."""
+        ...
+
+    async def begin(self, question: Question, reserved: float) -> int:
+        """Write an attempt and wait for the disk; returns its number. Raises `KnownError` when the disk is full."""
+        ...
+
+    async def keep(self, question: Question, number: int, raw: str) -> None:
+        """Write a raw body and wait for the disk. Raises `KnownError` when the disk is full."""
+        ...
+
+    def settle(self, question: Question, number: int, answered: Answered | None) -> None:
+        """Note what became of an attempt: an answer with its cost, or none that could have been billed."""
+        ...
+
+    def ceiling_reached(self, least: float) -> None:
+        """The ceiling leaves no room for the cheapest of what is left, `least` US dollars: end the run well."""
+        ...
 
 
-def ledger_of(job: Job) -> Ledger:
-    """The ledger of a run, with what earlier processes wrote into it."""
-    return _Pending(job)
+class NoLedger:
+    """For a question asked by hand: nothing is written, nothing counted."""
+
+    def __init__(self) -> None:
+        self.spend, self.run = Spend(), "-"
+
+    def body(self, question: Question) -> tuple[int, str] | None:
+        """None was kept."""
+        del question
+        return None
+
+    def answered(self, teacher: str) -> bool:
+        """Not known here: as if not."""
+        del teacher
+        return False
+
+    async def begin(self, question: Question, reserved: float) -> int:
+        """Number one, each time."""
+        del question, reserved
+        return 1
+
+    async def keep(self, question: Question, number: int, raw: str) -> None:
+        """Keep nothing."""
+
+    def settle(self, question: Question, number: int, answered: Answered | None) -> None:
+        """Note nothing."""
+
+    def ceiling_reached(self, least: float) -> None:
+        """Raise `KnownError`: without a run there is nothing to end well."""
+        raise KnownError("The ceiling is reached", f"The next request may cost ${least:.4f}.", "Raise the ceiling.")
 
 
-class _Pending:
+class JournalLedger:
+    """The ledger of a job, kept in its journal; safe from any thread."""
+
     def __init__(self, job: Job) -> None:
-        self.job = job
+        """Read what earlier processes wrote. Raises `BadInput` for a ceiling that is no amount of money."""
+        self._job, self.run = job, job.run_folder.name
+        self._numbers: defaultdict[Question, int] = defaultdict(int)
+        self._open: dict[tuple[Question, int], float] = {}
+        self._unread: dict[Question, tuple[int, list[Body]]] = {}
+        self._teachers: set[str] = set()
+        self._settled, self._metric_at, self._at_ceiling = 0, 0.0, False
+        self.spend = Spend(_ceiling(job), self._replay())
+        self._commit = GroupCommit(lambda events: job.emit_all(events, durable=True))
+
+    def _replay(self) -> float:
+        """What is spent already: what answers cost, and the reservations of all others that were not refused."""
+        spent, held = 0.0, dict[tuple[Question, int], float]()
+        parts: defaultdict[tuple[Question, int], list[Body]] = defaultdict(list)
+        for line in self._job.earlier():
+            event = line.event
+            if isinstance(event, Attempt | Body | Settled):
+                place = (event.teacher, event.key), event.number
+                if isinstance(event, Attempt):
+                    self._numbers[place[0]] = max(self._numbers[place[0]], event.number)
+                    self._open[place] = held[place] = event.reserved
+                elif isinstance(event, Settled):
+                    self._open.pop(place, None)
+                    held.pop(place, None)
+                    self._count(event)
+                    spent += event.cost
+                else:
+                    parts[place].append(event)
+                    if len(parts[place]) == event.parts:
+                        self._open.pop(place, None)
+                        self._unread[place[0]] = event.number, parts[place]
+        self._held = held
+        return spent + sum(held.values())
+
+    def _count(self, event: Settled) -> None:
+        self._settled += 1
+        if event.outcome == "answered":
+            self._teachers.add(event.teacher)
+
+    def body(self, question: Question) -> tuple[int, str] | None:
+        """As `Ledger.body`."""
+        kept = self._unread.get(question)
+        return (kept[0], whole(kept[1])) if kept else None
+
+    def answered(self, teacher: str) -> bool:
+        """As `Ledger.answered`."""
+        return teacher in self._teachers
+
+    async def begin(self, question: Question, reserved: float) -> int:
+        """As `Ledger.begin`; attempts of many requests share one wait for the disk."""
+        self._numbers[question] += 1
+        number = self._numbers[question]
+        self._open[question, number] = reserved
+        try:
+            await asyncio.wrap_future(self._commit.write([Attempt(*question, number, reserved)]))
+        except asyncio.CancelledError:  # it is perhaps written, but will not be sent
+            self._open.pop((question, number), None)
+            self._commit.write([_settled(question, number, None)])
+            raise
+        return number
+
+    async def keep(self, question: Question, number: int, raw: str) -> None:
+        """As `Ledger.keep`."""
+        await asyncio.wrap_future(self._commit.write(pieces(question, number, raw)))
+        self._open.pop((question, number), None)
+
+    def settle(self, question: Question, number: int, answered: Answered | None) -> None:
+        """As `Ledger.settle`. A body of an earlier process takes the place of its reservation in what is spent."""
+        self._unread.pop(question, None)
+        self._open.pop((question, number), None)
+        if (held := self._held.pop((question, number), None)) is not None:
+            self.spend.correct((answered.completion.cost if answered else 0.0) - held)
+        event = _settled(question, number, answered)
+        self._count(event)
+        self._job.emit_all([event])
+        if time.monotonic() - self._metric_at >= _METRIC_SECONDS:
+            self._say_spend()
+
+    def ceiling_reached(self, least: float) -> None:
+        """As `Ledger.ceiling_reached`: say it once, and let the job stop as a person would stop it."""
+        if not self._at_ceiling:
+            self._at_ceiling = True
+            self._job.warn(
+                f"The ceiling of ${self.spend.ceiling:,.2f} is reached",
+                f"${self.spend.spent:,.4f} is spent, and the next question may cost ${least:,.4f}.",
+                "What was answered is kept. Ask again with a higher ceiling: only what has no answer is asked.",
+            )
+        self._job.stop()
+
+    def report(self) -> dict[str, Any]:
+        """For the job's result: `spend` in US dollars, and `possibly_billed` with its count and its keys.
+
+        Call it when nothing is under way any more; it also warns of what may have been billed without an answer.
+        """
+        if not self._numbers:
+            return {}
+        self._say_spend()
+        keys = sorted({key for (_, key), _ in self._open})
+        count, dollars = len(self._open), sum(self._open.values())
+        if count:
+            named = ", ".join(keys[:_KEYS_NAMED]) + (" and others" if len(keys) > _KEYS_NAMED else "")
+            self._job.warn(
+                f"{count:,} {'request' if count == 1 else 'requests'} may have been billed without an answer",
+                f"They were sent, and neither answered nor refused; at most ${dollars:,.4f}. Of the questions {named}.",
+                "Compare with the provider's list: their X-Client-Request-Id is RUN/TEACHER/QUESTION/NUMBER.",
+            )
+        listed = {"count": count, "dollars": round(dollars, 6), "keys": keys[:_KEYS_LISTED]}
+        result: dict[str, Any] = {"spend": round(self.spend.spent, 6), "possibly_billed": listed}
+        return {**result, "ceiling_reached": True} if self._at_ceiling else result
+
+    def _say_spend(self) -> None:
+        self._metric_at = time.monotonic()
+        self._job.emit_all([Metric(self._settled, {"spend": round(self.spend.spent, 6)})])
+
+
+def _settled(question: Question, number: int, answered: Answered | None) -> Settled:
+    if answered is None:
+        return Settled(*question, number, "refused")
+    completion = answered.completion
+    return Settled(
+        *question,
+        number,
+        "answered",
+        completion.prompt_tokens,
+        answered.cached_tokens,
+        completion.tokens,
+        round(completion.cost, 9),
+    )
+
+
+def _ceiling(job: Job) -> float:
+    given = job.parameters.get("ceiling") or 0
+    try:
+        amount = float(given)
+    except (TypeError, ValueError):
+        amount = -1.0
+    if not 0 <= amount < float("inf"):
+        raise BadInput("The ceiling is no amount of money", f"It is {given!r}.", "Give US dollars, for example 5.")
+    return amount
+
+
+_ledgers: weakref.WeakKeyDictionary[Job, JournalLedger] = weakref.WeakKeyDictionary()
+
+
+def ledger_of(job: Job) -> JournalLedger:
+    """The ledger of a run, with what earlier processes wrote into it; always the same one for a job."""
+    if job not in _ledgers:
+        _ledgers[job] = JournalLedger(job)
+    return _ledgers[job]

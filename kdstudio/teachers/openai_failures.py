@@ -6,16 +6,17 @@ import contextlib
 import email.utils
 import re
 import time
-from dataclasses import dataclass
 
 import openai
 
 from kdstudio.errors import KnownError
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.secrets import redact
+from kdstudio.teachers.base import Completion
+from kdstudio.teachers.openai_body import ReportedError, UnreadableError
+from kdstudio.teachers.wire import Failure, FailureKind
 
 MAXIMUM_WAIT = 120.0
-REACH_HINT = "Check that the server runs, and its URL: for Ollama http://localhost:11434/v1"
 _RETRIED = (408, 409, 425, 429)
 _REFUSED = (401, 402, 403, 404)
 _MEANINGS = {429: " (too many requests)", 500: " (the server failed)", 503: " (the server is overloaded)"}
@@ -30,33 +31,20 @@ class WebPageError(Exception):
     """A web page came where a chat completion was expected: a wrong URL, a portal, a proxy's own words."""
 
 
-class UnreadableError(Exception):
-    """What came cannot be read as a chat completion; the message says what it was."""
-
-
 class CutError(Exception):
-    """The answer broke off; `text` and `reasoning` are what came before."""
+    """The answer broke off; `partial` is what came before."""
 
-    def __init__(self, text: str, reasoning: str, tokens: int) -> None:
+    def __init__(self, partial: Completion) -> None:
         super().__init__("the answer broke off")
-        self.text, self.reasoning, self.tokens = text, reasoning, tokens
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A request that got no answer, and why. `transient`: later it may go well; `unreachable`: nobody was met."""
-
-    key: str
-    words: str
-    transient: bool = False
-    unreachable: bool = False
-    timed_out: bool = False
+        self.partial = partial
 
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of a failure; for one inside a stream the code it names, else 0."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code
+    if isinstance(error, ReportedError):
+        return error.code
     code = getattr(error, "code", None)
     return int(code) if isinstance(code, str) and code.isdigit() and 400 <= int(code) < 600 else 0
 
@@ -79,11 +67,18 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status:
         return status in _RETRIED or status >= 500
-    return is_transport(error) or is_unreadable(error) or isinstance(error, openai.APIError | CutError)
+    return (
+        is_transport(error)
+        or is_unreadable(error)
+        or isinstance(error, openai.APIError | CutError | ReportedError | WebPageError)
+    )
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds that the endpoint asks to wait (a number or a date), at most two minutes; None if it does not say."""
+    """Seconds that the endpoint asks to wait (a number or a date), at most two minutes; None if it does not say.
+
+    A date is counted from the response's own, so that neither clock has to be right.
+    """
     if not isinstance(error, openai.APIStatusError):
         return None
     headers = error.response.headers
@@ -93,8 +88,16 @@ def retry_after(error: BaseException) -> float | None:
     with contextlib.suppress(ValueError):
         return min(MAXIMUM_WAIT, max(0.0, float(value)))
     with contextlib.suppress(ValueError, TypeError, OverflowError):
-        return min(MAXIMUM_WAIT, max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()))
+        seconds = email.utils.parsedate_to_datetime(value).timestamp() - _time_of(headers.get("date", ""))
+        return min(MAXIMUM_WAIT, max(0.0, seconds))
     return None
+
+
+def _time_of(date: str) -> float:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return time.time()
 
 
 def refused_parameter(error: BaseException, sent: set[str]) -> str:
@@ -119,7 +122,11 @@ def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
         text = f"{spec.url} cannot be reached or broke off ({_cause(error)})"
     elif status_of(error):
         text = f"status {status_of(error)}{_MEANINGS.get(status_of(error), '')}: {_message(error)}"
-    elif isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError):
+    elif isinstance(error, WebPageError):
+        text = f"{spec.url} sent a web page"
+    elif isinstance(error, ReportedError) or (
+        isinstance(error, openai.APIError) and not isinstance(error, openai.APIResponseValidationError)
+    ):
         text = f"{spec.url} reported: {_message(error)}"
     else:
         text = f"{spec.url} sent something that is no chat completion ({error})"
@@ -161,16 +168,45 @@ def _key_refused(status: int, spec: TeacherSpec, key: str) -> KnownError:
     return KnownError("The endpoint asks for a key", f"{spec.url} answered {status}{missing}.", hint)
 
 
-def gave_up(failed: Failed) -> KnownError:
-    """Why the run ends after a request whose tries are used up."""
-    if failed.timed_out:
-        return KnownError(
-            "The endpoint did not answer in time",
-            failed.words,
-            "A local server may still load its model: try again, or raise the teacher's timeout.",
-        )
-    title = "The endpoint cannot be reached" if failed.unreachable else "The endpoint keeps failing"
-    return KnownError(title, failed.words, f"{REACH_HINT}. Resume the run later: what was answered is kept.")
+def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
+    """Sort a failure. One that is neither the endpoint's nor the network's is raised again.
+
+    Only a status of 400 or above says that nothing was done; whatever else fails may have been billed.
+    """
+    status, transport = status_of(error), is_transport(error)
+    if not (status or is_transient(error) or isinstance(error, openai.APIError)):
+        raise error
+    words, fatal = words_of(error, spec, key), refusal(error, spec, key)
+    partial = error.partial if isinstance(error, CutError) else None
+    late = transport and ("Timeout" in type(error).__name__)
+    if fatal is not None:
+        kind: FailureKind = "ends_run"
+    elif is_transient(error):
+        kind = "cut" if partial is not None else "transient"
+    else:
+        kind = "permanent"
+    return Failure(
+        kind,
+        words,
+        error=fatal,
+        retry_after=retry_after(error),
+        may_be_billed=not status and not _was_never_sent(error),
+        unreachable=transport,
+        timed_out=late,
+        overloaded=late or status in (429, 503, 529),
+        unless_answered=isinstance(error, WebPageError),
+        partial=partial,
+    )
+
+
+def _was_never_sent(error: BaseException) -> bool:
+    """Whether no connection came about: then nothing can have been billed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def _message(error: BaseException) -> str:

@@ -14,7 +14,6 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str], *, ledger: Ledger |
 
     Raises `KnownError` or `BadInput` when it cannot be used.
     """
-    del ledger
     match spec.kind:
         case "gguf":
             from kdstudio.teachers.llama import LlamaTeacher
@@ -23,7 +22,7 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str], *, ledger: Ledger |
         case "openai":
             from kdstudio.teachers.openai_api import OpenAITeacher
 
-            return OpenAITeacher(spec, secrets)
+            return OpenAITeacher(spec, secrets, ledger)
         case "scripted":
             from kdstudio.teachers.scripted import ScriptedTeacher
 

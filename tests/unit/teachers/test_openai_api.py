@@ -13,10 +13,10 @@ import pytest
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.endpoint import base_url, is_local
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.teachers import background_loop, openai_exchange
+from kdstudio.teachers import asking, background_loop
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.openai_api import OpenAITeacher
-from tests.loopback import Asked, Fault, Loopback, closed_port
+from tests.loopback import Asked, Fault, FaultKind, Loopback, closed_port
 
 # A connection that is cancelled while it begins leaves anyio's inner coroutine unawaited; nothing is left open.
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWarning")
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'connect_tcp:RuntimeWa
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Full jitter stays, its bound shrinks: the tests are about order and counts, not about seconds."""
-    monkeypatch.setattr(openai_exchange, "_BASE_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_BASE_WAIT", 0.01)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_text_streams_to_whoever_listens(server: Loopback) -> None:
     "fault",
     [
         *(Fault("status", status) for status in (408, 409, 429, 500, 503, 529)),
-        *(Fault(kind) for kind in ("close", "cut", "wrong_json", "broken_json", "empty")),
+        *(Fault(kind) for kind in ("close", "cut", "empty")),
         Fault("cut", pieces=0),
     ],
     ids=lambda fault: f"{fault.kind}-{fault.status}-{fault.pieces}",
@@ -153,6 +153,19 @@ def test_what_may_pass_is_tried_again(server: Loopback, fault: Fault) -> None:
     answer = ask(teacher_at(server.url))[0]
     assert (answer.finish_reason, answer.text) == ("stop", "This is the answer to question 0")
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("wrong_json", "unexpected"), ("broken_json", "choices")])
+def test_what_came_and_cannot_be_read_is_paid_for_and_so_is_kept_and_shown(
+    server: Loopback, kind: FaultKind, begins: str
+) -> None:
+    server.faults = [Fault(kind)]
+    answer, other = sorted(ask(teacher_at(server.url, requests_at_once=1), 2), key=lambda item: item.key)
+    assert (answer.finish_reason, answer.text) == ("error", "")
+    assert begins in answer.error
+    assert "not asked again" in answer.error
+    assert other.finish_reason == "stop"
+    assert len(server.asked) == 2
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -369,7 +382,6 @@ def test_faults_of_every_kind_lose_and_repeat_nothing(server: Loopback) -> None:
         Fault("close"),
         Fault("cut", pieces=2),
         Fault("empty"),
-        Fault("broken_json"),
     ]
     tried: dict[str, int] = {}
 

@@ -15,13 +15,13 @@ from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Warned
 from kdstudio.jobs.journal import read_journal
 from kdstudio.models.spec import TeacherSpec
-from kdstudio.teachers import openai_exchange, probe
+from kdstudio.teachers import asking, probe
 from tests.loopback import Fault, Loopback, closed_port
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
-    monkeypatch.setattr(openai_exchange, "_BASE_WAIT", 0.01)
+    monkeypatch.setattr(asking, "_BASE_WAIT", 0.01)
     with Loopback(models=("tiny", "large:latest")) as running:
         yield running
 

@@ -1,0 +1,117 @@
+"""How fast a hosted teacher may be asked: so many at once, so many a minute, and not at all while it asks for a rest.
+
+How many at once is found out as TCP finds its window (Jacobson 1988, https://doi.org/10.1145/52324.52356): doubled
+until the server first complains, then one more with each round that went well, and fewer by a third when it is
+overloaded.
+All clocks are monotonic: a system clock that jumps changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+LONGEST_REST = 120.0
+_FIRST_AT_ONCE, _DECREASE, _AHEAD = 16, 2 / 3, 1.25
+_BURST_SECONDS, _LOOK_SECONDS = 2.0, 0.25
+
+
+@dataclass
+class Bucket:
+    """So many units a minute, saved up for two seconds at most; 0 a minute means no limit."""
+
+    per_minute: float
+    clock: Callable[[], float]
+    _level_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._level_at = self.clock()
+
+    def wait(self) -> float:
+        """Seconds until more may be taken."""
+        return max(0.0, self._level_at - _BURST_SECONDS - self.clock()) if self.per_minute else 0.0
+
+    def take(self, units: float) -> None:
+        """Take units, into debt if need be: what follows waits for it. Fewer than none gives some back."""
+        if self.per_minute:
+            self._level_at = max(self._level_at, self.clock()) + units * 60 / self.per_minute
+
+
+class Limits:
+    """The gate before one endpoint. Lives on one event loop; `most` is the cap on requests in flight.
+
+    A request passes two doors: `approach`, after which it is written into the ledger, and `enter`, after which it is
+    sent. A few more than may be in flight are let through the first, so that the disk costs no time at the server.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        *,
+        requests_per_minute: float = 0,
+        tokens_per_minute: float = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._most, self._clock = most, clock
+        self._window = float(min(most, _FIRST_AT_ONCE))
+        self._starting = True
+        self._near = self._in_flight = 0
+        self._rests_until = self._cut_at = clock()
+        self._requests = Bucket(requests_per_minute, clock)
+        self._tokens = Bucket(tokens_per_minute, clock)
+        self._changed = asyncio.Event()
+
+    @property
+    def at_once(self) -> int:
+        """How many may be in flight now."""
+        return max(1, int(self._window))
+
+    async def approach(self, tokens: float) -> None:
+        """Wait for a rest to end and for the minute's limits. `tokens`: the most that the request can take."""
+        while (seconds := self._wait()) > 0:
+            await self._sleep(seconds)
+        self._near += 1
+        self._requests.take(1)
+        self._tokens.take(tokens)
+
+    async def enter(self) -> float:
+        """Wait for a place; returns when it came."""
+        while self._in_flight >= self.at_once:
+            await self._sleep(_LOOK_SECONDS)
+        self._in_flight += 1
+        return self._clock()
+
+    def leave(self, entered: float, *, overloaded: bool = False) -> None:
+        """Give the place back. One that came before the last decrease tells nothing new of an overload."""
+        self._in_flight -= 1
+        if not overloaded:
+            self._window = min(self._most, self._window + (1.0 if self._starting else 1.0 / self._window))
+        elif entered >= self._cut_at:
+            self._window, self._starting = max(1.0, self._window * _DECREASE), False
+            self._cut_at = self._clock()
+        self._changed.set()
+
+    def withdraw(self, surplus: float = 0) -> None:
+        """What approached is done with, sent or not; gives back the tokens that it did not take."""
+        self._near -= 1
+        self._tokens.take(-surplus)
+        self._changed.set()
+
+    def rest(self, seconds: float) -> None:
+        """Begin nothing for so long, at most two minutes: the server said so."""
+        self._rests_until = max(self._rests_until, self._clock() + min(LONGEST_REST, seconds))
+
+    def _wait(self) -> float:
+        if self._near >= int(self.at_once * _AHEAD):
+            return _LOOK_SECONDS
+        rest = self._rests_until - self._clock()
+        return max(rest, self._requests.wait(), self._tokens.wait(), 0.0)
+
+    async def _sleep(self, seconds: float) -> None:
+        self._changed.clear()
+        try:
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        except TimeoutError:
+            return

@@ -1,0 +1,208 @@
+"""OpenAI's dialect: what is sent, which of it an endpoint may refuse, and the raw answer as it came over the wire.
+
+Answers are streamed, so that a slow server has to say something in time rather than everything, and an answer that
+broke off is known as such.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+
+from kdstudio.models.spec import TeacherSpec
+from kdstudio.teachers import openai_failures as failures
+from kdstudio.teachers.base import Completion, Request, Sampling
+from kdstudio.teachers.openai_body import (
+    MAXIMUM_CHARACTERS,
+    Heard,
+    ReportedError,
+    UnreadableError,
+    data_of,
+    event_of,
+    read_body,
+)
+from kdstudio.teachers.openai_failures import CutError, WebPageError
+from kdstudio.teachers.wire import Answered, Failure, Show
+
+_ESSENTIAL = {"model", "messages", "stream", "max_completion_tokens"}
+_TOGETHER = {"logprobs": "top_logprobs", "top_logprobs": "logprobs"}
+_MOST_LOG_PROBS = 20
+_MAXIMUM_BYTES = 64 << 20
+
+
+class OpenAIProvider:
+    """One endpoint; remembers which optional parameters it does not take (`notes` say so)."""
+
+    def __init__(self, client: openai.AsyncOpenAI, spec: TeacherSpec, key: str, notes: list[str]) -> None:
+        self._client, self._spec, self._key, self._notes = client, spec, key, notes
+        self._left_out: set[str] = set()
+
+    async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
+        """As `Provider.attempt`. `name` goes into X-Client-Request-Id, by which OpenAI finds a request again.
+
+        Raises `CutError` for an answer that broke off, `WebPageError`, `ReportedError`, `UnreadableError` for nothing.
+        """
+        sampling = request.sampling
+        call = self._client.chat.completions.with_streaming_response.create(
+            model=self._spec.model,
+            messages=list(request.messages),  # type: ignore[arg-type]
+            stream=True,
+            extra_body=self._extra(sampling) or None,
+            extra_headers={"X-Client-Request-Id": name},
+            **self._parameters(sampling),
+        )
+        async with call as response:
+            kind = response.headers.get("content-type", "").lower()
+            if "html" in kind:
+                raise WebPageError
+            if "json" in kind:  # a server that does not stream
+                return _whole((await response.read()).decode("utf-8", "replace"))
+            return await _heard(response.iter_bytes(), request.key, show)
+
+    def read(self, raw: str, request: Request) -> Answered:
+        """As `Provider.read`."""
+        return read_body(raw, request.key)
+
+    def failure(self, error: BaseException) -> Failure:
+        """As `Provider.failure`."""
+        return failures.failure_of(error, self._spec, self._key)
+
+    def adapted(self, error: BaseException, request: Request) -> bool:
+        """As `Provider.adapted`; a server that does not know seeds or log-probs is asked without."""
+        sampling = request.sampling
+        optional = (set(self._parameters(sampling)) | set(self._extra(sampling))) - _ESSENTIAL
+        optional |= self._left_out  # several requests under way may learn it at once
+        name = failures.refused_parameter(error, optional)
+        if name and name not in self._left_out:
+            self._left_out |= {name, _TOGETHER.get(name, name)}
+            if name not in ("max_tokens", "stream_options"):
+                words = f"{self._spec.url} does not take {name}: it is left out, and the server's own applies."
+                self._notes.append(words)
+        return bool(name)
+
+    async def close(self) -> None:
+        """As `Provider.close`."""
+        await self._client.close()
+
+    def _extra(self, sampling: Sampling) -> dict[str, Any]:
+        """Fields that are not OpenAI's own; vLLM, llama-server and LM Studio know `top_k`."""
+        extra = dict(self._spec.options.get("extra_body") or {})
+        if sampling.top_k and "top_k" not in self._left_out:
+            extra["top_k"] = sampling.top_k
+        return extra
+
+    def _parameters(self, sampling: Sampling) -> dict[str, Any]:
+        limit = "max_completion_tokens" if "max_tokens" in self._left_out else "max_tokens"
+        wanted: dict[str, Any] = {
+            limit: sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+            "stream_options": {"include_usage": True},
+        }
+        if sampling.top_p < 1:
+            wanted["top_p"] = sampling.top_p
+        if sampling.stop:
+            wanted["stop"] = list(sampling.stop)
+        if sampling.json_schema:
+            wanted["response_format"] = _response_format(sampling.json_schema)
+        if sampling.log_probs:
+            wanted |= {"logprobs": True, "top_logprobs": min(_MOST_LOG_PROBS, sampling.log_probs)}
+        return {name: value for name, value in wanted.items() if name not in self._left_out}
+
+
+def _response_format(text: str) -> dict[str, Any]:
+    schema = json.loads(text)
+    named = {"name": "answer", "schema": schema, "strict": _is_strict(schema)}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _is_strict(schema: Any) -> bool:
+    """Whether a schema is one that OpenAI can hold an answer to: closed objects whose fields are all required."""
+    if isinstance(schema, list):
+        return all(_is_strict(item) for item in schema)
+    if not isinstance(schema, dict):
+        return True
+    fields = schema.get("properties")
+    if schema.get("type") == "object" or fields:
+        named = set(fields) if isinstance(fields, dict) else set()
+        if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != named:
+            return False
+    return all(_is_strict(value) for value in schema.values())
+
+
+def _whole(raw: str) -> str:
+    """A body in one piece. An error's report is no answer, and nothing at all is none: neither is kept as one."""
+    if not raw.strip():
+        raise UnreadableError("it was empty")
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return raw
+    if isinstance(body, dict) and body.get("error") and not body.get("choices"):
+        raise ReportedError(body["error"])
+    return raw
+
+
+async def _heard(blocks: AsyncIterator[bytes], key: str, show: Show | None) -> str:
+    """Listen to a stream to its end; returns it as it came. Raises `CutError` when it breaks off within the answer."""
+    taken, rest, listening = list[bytes](), b"", _Listening(show)
+    try:
+        async for block in blocks:
+            taken.append(block)
+            *lines, rest = (rest + block).split(b"\n")
+            if not listening.goes_on(lines, len(block)):
+                break
+    except Exception as error:
+        raw = b"".join(taken).decode("utf-8", "replace")
+        if (partial := _partial(raw, key)) is None:
+            raise
+        if partial.finish_reason != "incomplete":  # the answer is whole; only what follows it was lost
+            return raw
+        raise CutError(partial) from error
+    raw = b"".join(taken).decode("utf-8", "replace")
+    if not raw.strip():
+        raise UnreadableError("it was empty")
+    return raw
+
+
+class _Listening:
+    """Watches a stream as it comes: shows its text, sees an error's report, and stops one that does not end."""
+
+    def __init__(self, show: Show | None) -> None:
+        self._show, self._heard, self._bytes = show, Heard(), 0
+
+    def goes_on(self, lines: list[bytes], size: int) -> bool:
+        """Take in whole lines of a block of `size` bytes; false when more than enough came. Raises `ReportedError`."""
+        self._bytes += size
+        for line in lines:
+            if self._show is not None or b'"error"' in line:
+                self._look(line)
+        return self._bytes <= _MAXIMUM_BYTES and self._heard.characters <= MAXIMUM_CHARACTERS
+
+    def _look(self, line: bytes) -> None:
+        data = data_of(line)
+        if data is None:
+            return
+        try:
+            text = self._heard.event(event_of(data))
+        except UnreadableError:
+            return  # the whole body is kept and read; there it is found again
+        if text and self._show is not None:
+            self._show(text)
+
+
+def _partial(raw: str, key: str) -> Completion | None:
+    """What can be read of a stream that broke off, whose last line may be torn; None if that is nothing."""
+    heard = Heard()
+    for line in raw.split("\n")[:-1]:
+        data = data_of(line)
+        if data is None:
+            continue
+        try:
+            heard.event(event_of(data))
+        except (UnreadableError, ReportedError):
+            break
+    return heard.completion(key) if heard.characters or heard.finish_reason else None
