@@ -80,11 +80,12 @@ class _Near:
         self._index: Any = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=_MISSES_MATTER)
         self._known: list[tuple[str, Hashes]] = []
         self._keys: set[str] = set()
+        self._last: tuple[str, Hashes, MinHash] | None = None  # what is added was mostly looked for just before
 
     def find(self, text: str) -> str:
-        hashes = _hashes(text, self._shingles)
+        hashes, sketch = self._read(text)
         best, found = self._threshold, ""
-        for place in sorted(self._index.query(self._sketch(hashes))):
+        for place in sorted(self._index.query(sketch)):
             key, others = self._known[place]
             alike = _jaccard(hashes, others)
             if alike > best or (alike == best and not found):
@@ -94,10 +95,16 @@ class _Near:
     def add(self, key: str, text: str) -> None:
         if key in self._keys:
             return
-        hashes = _hashes(text, self._shingles)
-        self._index.insert(len(self._known), self._sketch(hashes))
+        hashes, sketch = self._read(text)
+        self._index.insert(len(self._known), sketch)
         self._known.append((key, hashes))
         self._keys.add(key)
+
+    def _read(self, text: str) -> tuple[Hashes, MinHash]:
+        if self._last is None or self._last[0] != text:
+            hashes = _hashes(text, self._shingles)
+            self._last = text, hashes, self._sketch(hashes)
+        return self._last[1:]
 
     def _sketch(self, hashes: Hashes) -> MinHash:
         sketch = self._empty.copy()

@@ -140,9 +140,8 @@ _PIECES = (
 def test_a_hundred_thousand_characters_take_no_time(answer: str) -> None:
     began = time.perf_counter()
     for parse in PARSERS.values():
-        for finished in (True, False):
-            with contextlib.suppress(UnparsableError):
-                parse(answer, ("reasoning", "answer"), finished)
+        with contextlib.suppress(UnparsableError):
+            parse(answer, ("reasoning", "answer"), False)
     assert time.perf_counter() - began < 2.0
 
 
