@@ -6,15 +6,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdstudio.elicitation.members import Member, Turn
 from kdstudio.elicitation.routing import Sharing, sharing_of
-from kdstudio.elicitation.speakers import Speakers
+from kdstudio.elicitation.speakers import Speakers, open_speakers
 from kdstudio.errors import BadInput, BugError, KnownError
+from kdstudio.jobs import folder as run_files
+from kdstudio.jobs.child import Job
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling, Teacher
 from kdstudio.teachers.llama import LlamaTeacher
@@ -312,3 +316,55 @@ def test_what_a_job_may_say() -> None:
         sharing_of({"share": "half"}, ("a",), "", "")
     with pytest.raises(BadInput, match="takes no part"):
         sharing_of({"routes": {"x": "z"}}, ("a",), "", "")
+
+
+def spec_of(name: str) -> dict[str, Any]:
+    return asdict(TeacherSpec(name, "scripted", options={"script": {"default": f"{name} {{prompt}}"}}))
+
+
+@pytest.fixture
+def speakers_in(tmp_path: Path) -> Iterator[Callable[..., Teacher]]:
+    """Opens whoever a job with these parameters asks."""
+    jobs: list[Job] = []
+
+    def opened(**parameters: Any) -> Teacher:
+        folder = tmp_path / "p" / "runs" / str(len(jobs))
+        run_files.write_job(folder, run_files.JobFile("elicit", {"teacher": spec_of("a"), **parameters}))
+        jobs.append(Job(folder))
+        return open_speakers(jobs[-1])
+
+    yield opened
+    for job in jobs:
+        job._journal.close()
+
+
+def test_a_job_with_one_teacher_asks_it_directly(speakers_in: Callable[..., Teacher]) -> None:
+    assert isinstance(speakers_in(), ScriptedTeacher)
+    assert isinstance(speakers_in(teachers=[spec_of("a")]), ScriptedTeacher)
+
+
+def test_a_job_says_who_speaks(speakers_in: Callable[..., Teacher]) -> None:
+    asking = {"step": [{"type": "sample", "speaker": "student"}]}
+    with pytest.raises(BadInput, match="asks the student"):
+        speakers_in(recipe=asking)
+    with pytest.raises(BadInput, match="named twice"):
+        speakers_in(teachers=[spec_of("a"), spec_of("a")])
+    teacher = speakers_in(
+        recipe=asking,
+        teachers=[spec_of("a"), spec_of("b")],
+        routes={"x": "b"},
+        judge=spec_of("b"),
+        student=spec_of("s"),
+    )
+    messages = asks(1)[0].messages
+    found = answers(
+        teacher,
+        [
+            Request("1", messages, tags=("x",)),
+            Request("2", messages),
+            Request("3", messages, speaker="judge"),
+            Request("4", messages, speaker="student"),
+        ],
+    )
+    assert [found[key].teacher for key in ("1", "2", "3", "4")] == ["b", "a", "b", "s"]
+    teacher.close()
