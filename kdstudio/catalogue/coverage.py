@@ -32,6 +32,11 @@ _BUILT_IN = {
         "tests/unit/distillation/test_job.py",
     ),
     "feature/hidden_states": ("hidden_mse", "https://arxiv.org/abs/1909.10351", f"{_GOLDEN}similarity.py"),
+    "feature/ensemble_of_teachers": (
+        "teacher.weights: the mean of several teachers' signals",
+        "https://arxiv.org/abs/1503.02531",
+        "tests/unit/teachers/test_ensemble.py",
+    ),
     "divergence & similarity/sparse_topk": (
         "every divergence with teacher.signals = stored",
         "https://arxiv.org/abs/1503.02531",
