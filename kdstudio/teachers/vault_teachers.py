@@ -85,7 +85,7 @@ def _read(folder: Path) -> list[_Entry]:
     try:
         described = json.loads((folder / TEACHERS_NAME).read_text(encoding="utf-8"))
         return [_Entry(**item) for item in described if _is_entry(item)]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return []
 
 
