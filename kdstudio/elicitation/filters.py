@@ -37,7 +37,7 @@ def bind_filter(
         if not reason and pool is not None:
             score, nearest = pool.nearest(text)
             if score >= step.rouge_below:
-                reason = f"too like what is there: {nearest[:120]!r}"
+                reason = f"too like what is there “{nearest[:120]}”"
             else:
                 pool.add(text)
         if reason:

@@ -20,8 +20,8 @@ class Funnel:
         self._fell: list[Counter[str]] = [Counter() for _ in types]
 
     def fell(self, index: int, reason: str) -> None:
-        """A row fell or was rejected in a step. Rare reasons beyond the first twenty are counted together."""
-        reasons = self._fell[index]
+        """A row fell or was rejected in a step. What a reason quotes is left out; rare ones are counted together."""
+        reasons, reason = self._fell[index], reason.partition(" “")[0]
         known = reason in reasons or len(reasons) < _REASONS
         reasons[reason[:200] if known else _OTHERS] += 1
 

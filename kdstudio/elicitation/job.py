@@ -15,7 +15,7 @@ from kdstudio.elicitation.answers import bounded, from_event, to_event
 from kdstudio.elicitation.inputs import inputs_of
 from kdstudio.elicitation.judged import run_here
 from kdstudio.elicitation.passage import PYTHON
-from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Trace, Written
+from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Trace, Unasked, Written
 from kdstudio.elicitation.pools import Made, Pools
 from kdstudio.elicitation.roots import Rounds
 from kdstudio.elicitation.setting import asking_everyone, setting_of
@@ -224,6 +224,8 @@ class _Elicitation:
                     self._waiting.append(outcome)
                 case Written():
                     self._write(outcome)
+                case Unasked(count=count):
+                    self._total -= count
                 case Fallen(prompt_id=prompt_id, step=step, reason=reason, unasked=unasked):
                     self._total -= unasked
                     self._fallen[f"{step}: {reason}"] += 1

@@ -18,7 +18,7 @@ class Passage:
     `order` says where it stands among all rows, by the same splits; `trail` holds (key, prompt tokens, tokens) before
     each split, for when a vote puts a row together again. `prompt` is the fingerprint, in hex, of a prompt that this
     row wrote: it is then the row's prompt in place of `prompt_id`. `place` is where a passage of a document stands.
-    `fallen` is why a row that has just come out of a split goes no further.
+    `fallen` is why a row that has just come out of a split goes no further; `emitted`: something of it was written.
     """
 
     prompt_id: int
@@ -38,6 +38,7 @@ class Passage:
     teacher: str = ""
     place: dict[str, Any] = field(default_factory=dict)
     fallen: str = ""
+    emitted: bool = False
 
     def split(self, index: int, number: int, suffix: str = "") -> Passage:
         """A row that came out of this one at the step `index`."""
@@ -58,6 +59,7 @@ class Passage:
             self.prompt,
             self.teacher,
             self.place,
+            emitted=self.emitted,
         )
 
     def fail(self, reason: str, otherwise: Literal["reject", "drop"]) -> None:
@@ -100,6 +102,13 @@ class Fallen:
 
 
 @dataclass(frozen=True)
+class Unasked:
+    """A rejected row, written as such, ends here: so many questions are not asked."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """What a step did to a row: the columns it changed, or why the row fell."""
 
@@ -110,4 +119,4 @@ class Trace:
     reason: str = ""
 
 
-Outcome = Ask | Written | Fallen | Trace
+Outcome = Ask | Written | Fallen | Unasked | Trace

@@ -21,7 +21,17 @@ from kdstudio.elicitation.flow import check_flow
 from kdstudio.elicitation.funnel import Funnel
 from kdstudio.elicitation.judged import Talk, executing, ranking, scoring
 from kdstudio.elicitation.order import Gates
-from kdstudio.elicitation.passage import MAXIMUM_REASON, Ask, Fallen, FallenError, Outcome, Passage, Trace, Written
+from kdstudio.elicitation.passage import (
+    MAXIMUM_REASON,
+    Ask,
+    Fallen,
+    FallenError,
+    Outcome,
+    Passage,
+    Trace,
+    Unasked,
+    Written,
+)
 from kdstudio.elicitation.plan import plan_of, questions
 from kdstudio.elicitation.pools import Pools
 from kdstudio.elicitation.sampling import Asking, answer_into
@@ -33,7 +43,7 @@ from kdstudio.project import Prompt
 from kdstudio.recipe import ElicitationRecipe
 from kdstudio.teachers.base import Completion, Request
 
-__all__ = ["Ask", "Fallen", "Outcome", "Pipeline", "Setting", "Trace", "Written", "request_seed"]
+__all__ = ["Ask", "Fallen", "Outcome", "Pipeline", "Setting", "Trace", "Unasked", "Written", "request_seed"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +211,9 @@ class Pipeline:
             if index in self._plan.gates and not (at_gate and index == start):
                 self._gates.wait(passage)
                 return
+            if passage.rejected and isinstance(step, SampleStep) and passage.emitted:
+                self._out.append(Unasked(self.questions_from(index)))
+                break
             if passage.rejected and not isinstance(step, EmitStep | SampleStep):
                 continue
             self.funnel.entered[index] += 1
@@ -237,6 +250,7 @@ class Pipeline:
         if isinstance(step, EmitStep):
             key = passage.key if index == self._last_emit else f"{passage.key}:{index}"
             self._out.append(written(step, passage, key, self._origin))
+            passage.emitted = True
         elif isinstance(step, LoopStep):
             self._setting.pools.made.add(_made(step, passage))
         else:
