@@ -148,9 +148,13 @@ class Asking:
             self._ledger.settle(attempt.question, attempt.number, None)
         if failure.retry_after:
             self._limits.rest(failure.retry_after)
-        if failure.kind == "ends_run" and not (failure.unless_answered and self._answered):
+        if failure.kind == "ends_run" and not (failure.unless_answered and self._may_be_answered()):
             raise failure.error or error from error
         return _Tried(failure, self.provider.adapted(error, request))
+
+    def _may_be_answered(self) -> bool:
+        """Whether the endpoint has answered, or others than the request at hand are still waiting for its answer."""
+        return self._answered or self._limits.in_flight > 1
 
     def _read(self, request: Request, question: Question, number: int, raw: str) -> Completion:
         """Parse a body that is in the ledger; one that cannot be read is an answer all the same, an unusable one."""

@@ -68,6 +68,11 @@ class Limits:
         """How many may be in flight now."""
         return max(1, int(self._window))
 
+    @property
+    def in_flight(self) -> int:
+        """How many were sent and have not ended."""
+        return self._in_flight
+
     async def approach(self, tokens: float) -> None:
         """Wait for a rest to end and for the minute's limits. `tokens`: the most that the request can take."""
         while (seconds := self._wait()) > 0:

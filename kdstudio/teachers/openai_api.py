@@ -19,7 +19,7 @@ from kdstudio.teachers.ledger import Ledger, NoLedger
 from kdstudio.teachers.openai_provider import OpenAIProvider
 from kdstudio.teachers.signals import SparseSignal
 
-_CONNECT_SECONDS, _LIST_SECONDS = 10.0, 15.0
+_CONNECT_SECONDS, _LIST_SECONDS, _CONNECTIONS = 10.0, 15.0, 8
 
 
 def _never() -> bool:
@@ -73,7 +73,8 @@ class OpenAITeacher:
         Raises `KnownError` as soon as no further request could succeed: a refused key, an unknown model, a server that
         cannot be reached or keeps failing.
         """
-        provider = OpenAIProvider(self._client(), self._spec, self._key, self.notes)
+        clients = [self._client() for _ in range(-(-self._manners.requests_at_once // _CONNECTIONS))]
+        provider = OpenAIProvider(clients, self._spec, self._key, self.notes)
         conversation = Conversation(provider, self._terms, self._manners, self._ledger, self.notes)
         yield from conversation.answers(requests, stop=stop, on_text=on_text)
 

@@ -6,8 +6,9 @@ broke off is known as such.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import openai
@@ -34,10 +35,14 @@ _MAXIMUM_BYTES = 64 << 20
 
 
 class OpenAIProvider:
-    """One endpoint; remembers which optional parameters it does not take (`notes` say so)."""
+    """One endpoint; remembers which optional parameters it does not take (`notes` say so).
 
-    def __init__(self, client: openai.AsyncOpenAI, spec: TeacherSpec, key: str, notes: list[str]) -> None:
-        self._client, self._spec, self._key, self._notes = client, spec, key, notes
+    The `clients` take turns: each keeps few connections, since a pool looks at all of its own with every request.
+    """
+
+    def __init__(self, clients: Sequence[openai.AsyncOpenAI], spec: TeacherSpec, key: str, notes: list[str]) -> None:
+        self._clients, self._spec, self._key, self._notes = clients, spec, key, notes
+        self._turns = itertools.cycle(clients)
         self._left_out: set[str] = set()
 
     async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
@@ -46,13 +51,13 @@ class OpenAIProvider:
         Raises `CutError` for an answer that broke off, `WebPageError`, `ReportedError`, `UnreadableError` for nothing.
         """
         sampling = request.sampling
-        call = self._client.chat.completions.with_streaming_response.create(
+        # What goes into extra_body is sent as it is; the SDK would walk through each message looking for its own types.
+        call = next(self._turns).chat.completions.with_streaming_response.create(
             model=self._spec.model,
-            messages=list(request.messages),  # type: ignore[arg-type]
+            messages=(),
             stream=True,
-            extra_body=self._extra(sampling) or None,
+            extra_body={"messages": request.messages, **self._parameters(sampling), **self._extra(sampling)},
             extra_headers={"X-Client-Request-Id": name},
-            **self._parameters(sampling),
         )
         async with call as response:
             kind = response.headers.get("content-type", "").lower()
@@ -85,7 +90,8 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """As `Provider.close`."""
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
 
     def _extra(self, sampling: Sampling) -> dict[str, Any]:
         """Fields that are not OpenAI's own; vLLM, llama-server and LM Studio know `top_k`."""

@@ -27,7 +27,7 @@ class Failure:
     `retry_after`: seconds that the server asks for. `may_be_billed`: the request may have reached the server, which
     did not refuse it. `overloaded`: fewer requests at once would help. `unreachable`, `timed_out`: nobody was met, or
     nobody spoke in time. `unless_answered`: it ends the run only while nothing was answered; later it may pass, as a
-    proxy's web page does.
+    gateway's web page does.
     """
 
     kind: FailureKind
