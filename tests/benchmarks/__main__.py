@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import agreement, distillation, quality, teachers, window
+from tests.benchmarks import agreement, distillation, elicitation, quality, teachers, window
 from tests.benchmarks.figures import Figure
 
 BENCHMARKS = {
@@ -17,6 +17,8 @@ BENCHMARKS = {
     "generate": teachers.generation,
     "score": teachers.scoring,
     "agreement": agreement.agreement,
+    "repeat": repeat.repeat,
+    "elicit": elicitation.elicitation,
     "distillation": distillation.distillation,
     "quality": quality.quality,
 }

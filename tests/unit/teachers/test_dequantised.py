@@ -12,7 +12,7 @@ from kdstudio import settings
 from kdstudio.errors import KnownError
 from kdstudio.models.gguf_header import fingerprint, read_header
 from kdstudio.teachers import dequantised
-from kdstudio.teachers.dequantised import f16_copy, fast_copy
+from kdstudio.teachers.dequantised import exact_copy, f16_copy, f32_copy, fast_copy
 from tests.tiny import tiny_model
 from tests.unit.teachers.test_llama import answers, ask, teacher_of
 
@@ -49,6 +49,28 @@ def test_the_teacher_says_so_and_keeps_the_originals_fingerprint() -> None:
     assert with_copy.capabilities.fingerprint == fingerprint(source)
     assert answers(with_copy, [ask("a", "hello")])["a"].text
     assert answers(without, [ask("a", "hello")])["a"].text
+
+
+@pytest.mark.parametrize("dtype", ["F16", "Q4_1", "Q8_0"])
+def test_a_precise_teacher_runs_from_a_32_bit_copy_of_exactly_its_weights(dtype: str) -> None:
+    source = tiny_model(dtype=dtype, layers=2)
+    precise = teacher_of(source, precise=True)
+    assert len(precise.notes) == 1
+    assert f"Its {dtype} weights run from a 32-bit copy" in precise.notes[0]
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(f32_copy(source)).tensors}
+    for tensor in gguf.GGUFReader(source).tensors:
+        exact = gguf.dequantize(tensor.data, tensor.tensor_type)
+        assert np.allclose(exact, found[tensor.name].data.reshape(exact.shape), rtol=1e-6, atol=1e-8)
+    assert precise.capabilities.fingerprint == fingerprint(source)
+    assert answers(precise, [ask("a", "hello")])["a"].text
+    precise.close()
+
+
+def test_a_precise_teacher_that_is_in_32_bits_or_too_large_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, limit in (("F32", dequantised.MAXIMUM_EXACT_BYTES), ("F16", 1000)):
+        monkeypatch.setattr(dequantised, "MAXIMUM_EXACT_BYTES", limit)
+        path = tiny_model(dtype=dtype, layers=2)
+        assert exact_copy(path, read_header(path)) is None
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "Q4_0", "Q8_0"])
