@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import agreement, distillation, elicitation, quality, teachers, window
+from tests.benchmarks import agreement, distillation, elicitation, quality, repeat, teachers, window
 from tests.benchmarks.figures import Figure
 
 BENCHMARKS = {
