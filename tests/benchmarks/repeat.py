@@ -29,7 +29,7 @@ def answers(at_once: int, *, precise: bool) -> dict[tuple[str, str], str]:
     """(kind, thing) -> text: 32 prompts of each kind, up to 64 tokens each, a seed for each prompt."""
     options = {"requests_at_once": at_once, "precise": precise}
     teacher = LlamaTeacher(TeacherSpec("repeat", "gguf", str(sample_path()), options=options))
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for kind, (shared, sampling) in _KINDS.items():
         requests = [
             Request(thing, _prompt(thing, shared), Sampling(max_tokens=64, seed=number, **sampling))
