@@ -9,6 +9,7 @@ import typer
 
 from kdstudio import recipe as recipes
 from kdstudio.catalogue.training import ExportTable
+from kdstudio.cli.forecast import foretold, rows_to_ask
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
 from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of, teachers_of
 from kdstudio.cli.terms_words import asked_reason
@@ -89,6 +90,8 @@ def elicit(
     limit: Limit = 0,
     tag: Annotated[str, typer.Option(help="Only prompts with this tag.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    ceiling: Annotated[float, typer.Option(min=0, help="Stop before more US dollars than this are spent.")] = 0.0,
+    forecast: Annotated[int, typer.Option(min=0, help="Ask so many rows and say what all of them will cost.")] = 0,
     set_: Settings = None,
     detach: Detach = False,
     json: JsonFlag = False,
@@ -97,7 +100,10 @@ def elicit(
     chosen = recipes.override(recipes.find_elicitation_recipe(recipe), set_ or [])
     with opened(project) as target:
         asked, keys = speakers_of(target, teacher or [], share=share, routes=route or [], judge=judge, student=student)
-        parameters = asked | elicitation_parameters(chosen, asked["teacher"], limit=limit, tag=tag, seed=seed)
+        count = min(forecast, limit or forecast) or limit
+        parameters = asked | elicitation_parameters(chosen, asked["teacher"], limit=count, tag=tag, seed=seed)
+        parameters |= {"ceiling": ceiling} if ceiling else {}
+        rows = rows_to_ask(target, parameters, limit) if forecast else 0
         result = run_job_in(
             target,
             "elicit",
@@ -105,11 +111,17 @@ def elicit(
             as_json=json,
             title=f"{chosen.recipe.title} by {names_of(asked)}",
             keys=keys,
-            detach=detach,
+            detach=detach and not forecast,
         )
+        if forecast:
+            found = foretold(target, result, rows)
+            show({"event": "forecast", **found}, as_json=json, text=str(found["text"]))
+            return
     if not json and not detach:
         text = f"{counted(result.get('rows', 0), 'row')}, {result.get('tokens', 0):,} tokens"
         text += f" at {result.get('tokens_per_second', 0):,.1f} tokens/s"
+        if spend := result.get("spend", 0.0):
+            text += f", ${spend:,.4f}"
         if rejected := result.get("rejected", 0):
             text += f"; {rejected:,} rejected (why: kdstudio rows PROJECT --filter rejected --json)"
         show(result, as_json=False, text=text)

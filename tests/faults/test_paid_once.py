@@ -14,7 +14,7 @@ from tests.unit.elicitation.runs import new_project, new_run
 pytestmark = pytest.mark.faults
 AT_ONCE, AHEAD = 32, 8
 KEY = "paid-key-7781"
-CEILING = 5.0
+CEILING = 20.0
 
 
 def bought_through_kills(folder: Path, rows: int, kills: int, late_seconds: float) -> None:

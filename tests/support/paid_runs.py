@@ -62,7 +62,7 @@ def killed_again_and_again(project: Project, folder: Path, total: int, kills: in
     else:
         supervisor.resume(folder.name, secrets=keys)
     run = supervisor.wait(folder.name, seconds=600)
-    assert run.state == "finished", run.error
+    assert run.state == "finished", (run.state, run.error, run.result)
     return done
 
 
