@@ -228,8 +228,8 @@ def test_what_a_run_found_is_shown_before_and_on_the_way(
     run = page.run
     qtbot.waitUntil(run.audit.isVisible, timeout=10_000)
     assert run.audit.findings == (
-        ("warning", "3 rows are too long", "They are left out. Split these rows."),
-        ("good", "The same vocabulary", "512 tokens."),
+        Finding("warning", "3 rows are too long", "They are left out. Split these rows."),
+        Finding("good", "The same vocabulary", "512 tokens."),
     )
     assert not run.warnings.isVisible()
     for event in (Metric(1, {"loss": 2.0}), Warned("The reward is being hacked"), Warned("It goes on")):
