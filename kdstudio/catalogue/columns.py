@@ -65,6 +65,28 @@ def check_columns(
         )
 
 
+@dataclass(frozen=True)
+class StepFlow:
+    """What a step reads and writes, and the names that its templates may use."""
+
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def flows(steps: Sequence[Step], source: InputTable, parameters: Mapping[str, ParameterTable]) -> list[StepFlow]:
+    """The flow of each step, for showing it. Raises `BadInput` for a template that cannot be read."""
+    known = _Known(set(START_COLUMNS[source.source]), set(parameters), source.source in ("prompts", "responses"))
+    found = []
+    for index, step in enumerate(steps):
+        known.where = place_of("recipe", steps, index)
+        reads, either, writes = _flow(step, known)
+        names = tuple(sorted(known.columns | known.parameters))
+        found.append(StepFlow(tuple(sorted((reads | either) & {*names})), tuple(sorted(writes)), names))
+        known.columns |= writes
+    return found
+
+
 def _check_names(name: str, columns: Sequence[str], parameters: Mapping[str, ParameterTable]) -> None:
     if taken := sorted(set(parameters) & {*columns}):
         raise BadInput("A parameter has a column's name", f"{name}: {', '.join(taken)}.", "Give it another name.")
@@ -149,7 +171,7 @@ def _flow(step: Step, known: _Known) -> Flow:
         case FilterStep():
             either = _names(expression_template(step.expression), known.where) if step.expression else set()
             alone = step.expression and step.column == "response" and "response" not in known.columns
-            return {step.reference, "" if alone else step.column} - {""}, either, set()
+            return {step.reference, "" if alone else step.column} - {""}, either, {step.into} - {""}
         case DeduplicateStep():
             return {step.column}, set(), set()
         case VoteStep():

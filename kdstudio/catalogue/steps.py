@@ -129,6 +129,7 @@ class FilterStep(Params):
     language: str = Field("", description="Two letters, such as en: texts in another language fall.")
     refuse_refusals: bool = Field(False, description="Texts in which the teacher declines to answer fall.")
     reference: str = Field("", description="Column with the right answer; texts that do not give the same fall.")
+    into: str = Field("", description="Column that receives 1 for what passes and 0 for the rest; then nothing falls.")
     otherwise: Otherwise = Field("reject", description=_OTHERWISE)
 
 
@@ -176,7 +177,9 @@ class ScoreStep(Params):
     type: Literal["score"] = "score"
     column: str = Field("response", description="Column with the text that is judged.")
     question: str = Field("prompt", description="Column with what it answers.")
-    rubric: str = Field("", description="Name of a rubric of ours, or its text; empty says to judge quality.")
+    rubric: str = Field(
+        "", description="Name of a rubric of ours, its text, or a parameter with it; empty says to judge quality."
+    )
     aspects: tuple[str, ...] = Field((), description="What is scored, each by itself; none: those of the rubric.")
     lowest: int = Field(1, ge=0, le=100, description="The worst score.")
     highest: int = Field(5, ge=1, le=100, description="The best score.")
@@ -201,7 +204,7 @@ class RankStep(Params):
         "scores: by a column, nobody is asked.",
     )
     by: str = Field("score", description="For the method scores: the column with the number.")
-    rubric: str = Field("", description="Name of a rubric of ours, or its text.")
+    rubric: str = Field("", description="Name of a rubric of ours, its text, or a parameter with it.")
     window: int = Field(10, ge=2, le=30, description="For listwise: so many are shown at once.")
     speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
     max_tokens: int = Field(0, ge=0, le=4096, description="The judge's longest answer; 0: as long as its form needs.")

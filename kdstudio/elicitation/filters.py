@@ -40,7 +40,9 @@ def bind_filter(
                 reason = f"too like what is there “{nearest[:120]}”"
             else:
                 pool.add(text)
-        if reason:
+        if step.into:
+            passage.columns[step.into] = 0 if reason else 1
+        elif reason:
             passage.fail(reason, step.otherwise)
 
     return execute
