@@ -36,6 +36,10 @@ def read_template(text: str, where: str) -> Reading:
         raise BadInput(
             "A template cannot be read", f"{where}, line {line}: {error}.", "Correct the template."
         ) from error
+    except ValueError as error:  # Python reads whole numbers of at most 4,300 digits
+        raise BadInput(
+            "A template cannot be read", f"{where}: a number in it has too many digits.", "Correct the template."
+        ) from error
     names = list(tree.find_all(nodes.Name))
     lookups = frozenset(name.name for name in names if name.ctx == "load") - _GIVEN - _IMPLIED
     own = {name.name for name in names if name.ctx != "load"} | {macro.name for macro in tree.find_all(nodes.Macro)}

@@ -226,13 +226,13 @@ class _Elicitation:
                     self._write(outcome)
                 case Unasked(count=count):
                     self._total -= count
-                case Fallen(prompt_id=prompt_id, step=step, reason=reason, unasked=unasked):
+                case Fallen(prompt_id=prompt_id, step=step, reason=reason, unasked=unasked, key=key):
                     self._total -= unasked
                     self._fallen[f"{step}: {reason}"] += 1
                     if self._history.dropped[prompt_id, step, reason] > 0:
                         self._history.dropped[prompt_id, step, reason] -= 1
                     else:
-                        self._job.emit(Dropped(prompt_id, step, reason))
+                        self._job.emit(Dropped(prompt_id, step, reason, key))
                 case Trace(key=key, index=index, type=type_, columns=columns, reason=reason):
                     self._job.emit(Traced(key, index, type_, columns, reason))
         if time.monotonic() - self._funnel_at >= _FUNNEL_SECONDS:

@@ -99,6 +99,7 @@ class Fallen:
     step: str
     reason: str
     unasked: int = 0
+    key: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from kdstudio.catalogue.columns import PROMPT_COLUMNS, place_of
-from kdstudio.catalogue.steps import EmitStep, ExecuteStep, LoopStep, RankStep, SampleStep, ScoreStep, VoteStep
+from kdstudio.catalogue.cost import questions
+from kdstudio.catalogue.steps import EmitStep, ExecuteStep, LoopStep, RankStep, SampleStep, ScoreStep, Step, VoteStep
 from kdstudio.elicitation.company import Gathered, together, vote_of
 from kdstudio.elicitation.emission import Provenance, written
 from kdstudio.elicitation.flow import check_flow
 from kdstudio.elicitation.funnel import Funnel
-from kdstudio.elicitation.judged import Talk, executing, ranking, scoring
+from kdstudio.elicitation.judged import Talk, executing, ranking, scoring, with_rubric
 from kdstudio.elicitation.order import Gates
 from kdstudio.elicitation.passage import (
     MAXIMUM_REASON,
@@ -32,7 +33,7 @@ from kdstudio.elicitation.passage import (
     Unasked,
     Written,
 )
-from kdstudio.elicitation.plan import plan_of, questions
+from kdstudio.elicitation.plan import plan_of
 from kdstudio.elicitation.pools import Pools
 from kdstudio.elicitation.sampling import Asking, answer_into
 from kdstudio.elicitation.seeds import request_seed
@@ -71,9 +72,13 @@ class Pipeline:
         """Compile the recipe. Raises `BadInput` naming the step whose template, pattern or column is wrong."""
         check_flow(recipe)
         setting = setting or Setting()
-        self._steps, self._seed, self._setting = recipe.step, seed, setting
+        self._seed, self._setting = seed, setting
         self._teachers = setting.teachers or (teacher,)
         values = {name: table.default for name, table in recipe.parameters.items()}
+        self._steps = tuple(
+            with_rubric(step, values, place_of(recipe.recipe.id, recipe.step, index)) if _judges(step) else step
+            for index, step in enumerate(recipe.step)
+        )
         self._origin = Provenance(teacher, recipe_hash, recipe.recipe.id, values, setting.terms)
         self._executors: dict[int, Executor] = {
             index: BINDERS[type(step)](
@@ -327,9 +332,13 @@ class Pipeline:
             self.funnel.fell(index, reason)
         unasked = self.questions_from(index if unasked_from is None else unasked_from)
         name = step or self._steps[index].type
-        self._out.append(Fallen(passage.prompt_id, name, reason[:MAXIMUM_REASON], unasked))
+        self._out.append(Fallen(passage.prompt_id, name, reason[:MAXIMUM_REASON], unasked, passage.key))
         if self._setting.trace:
             self._out.append(Trace(passage.key, index, name, {}, reason))
+
+
+def _judges(step: Step) -> TypeGuard[ScoreStep | RankStep]:
+    return isinstance(step, ScoreStep | RankStep)
 
 
 def _made(step: LoopStep, passage: Passage) -> dict[str, Any]:

@@ -128,12 +128,13 @@ class Row(Event):
 
 @dataclass(frozen=True)
 class Dropped(Event):
-    """A row that a step did not let through, and why; `prompt` is the prompt's id (0 if it has none)."""
+    """A row that a step did not let through, and why; `prompt` is the prompt's id (0 if it has none), `key` the row."""
 
     event: ClassVar[str] = "dropped"
     prompt: int = 0
     step: str = ""
     reason: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)

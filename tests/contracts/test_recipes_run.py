@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdstudio.elicitation.plan import questions
+from kdstudio.catalogue.cost import questions
 from kdstudio.recipe import FAMILIES, ElicitationRecipe, shipped_recipes
 from tests.contracts.recipe_examples import faults_of, run_example
 

@@ -37,6 +37,14 @@ def test_names_are_known_before_anything_is_rendered() -> None:
     assert rendered("{% if 0 %}{% set prompt = 'q' %}{% endif %}{{ prompt }}") == "p"
 
 
+def test_a_number_of_too_many_digits_is_refused_with_its_place() -> None:
+    for text in ("{{ " + "9" * 4_301 + " }}", "{{ prompt }}{% if " + "1" * 100_000 + " %}{% endif %}"):
+        with pytest.raises(BadInput, match="too many digits") as caught:
+            compile_template(text, "mine, step 1")
+        assert caught.value.detail.startswith("mine, step 1")
+    assert rendered("{{ " + "9" * 4_300 + " > 1 }}") == "True"
+
+
 STOPPED = [
     "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) %}{{ 'x' ~ a ~ 'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy' }}{% endfor %}",
