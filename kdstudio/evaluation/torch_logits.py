@@ -67,7 +67,7 @@ class TorchLogits:
 
 
 def load_student(folder: Path, *, device: str = "cpu") -> PreTrainedModel:
-    """Build the model of a student folder in float32 on `device`. Raises `BadInput` as `networks.folder.load_folder`."""
+    """Build the model of a student folder in float32 on `device`. Raises `BadInput` as `load_folder` does."""
     torch.set_num_threads(settings.thread_count())
     config, state = load_folder(folder)
     model: Any = assemble(config, state, str(folder))
