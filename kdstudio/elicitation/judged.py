@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from kdstudio.catalogue.steps import ExecuteStep, RankStep, ScoreStep
 from kdstudio.elicitation.company import best_of, ranked
 from kdstudio.elicitation.passage import PYTHON, FallenError, Passage
 from kdstudio.elicitation.seeds import request_seed
+from kdstudio.errors import BadInput
 from kdstudio.teachers.base import Completion, Request, Sampling
 
 Conversation = Generator[list[Request], list[Completion], None]
@@ -53,6 +54,18 @@ class Talk:
     def _asked(self, requests: list[Request] | None) -> list[Request]:
         self.keys, self.answers = [request.key for request in requests or ()], {}
         return requests or []
+
+
+def with_rubric(step: ScoreStep | RankStep, values: Mapping[str, Any], where: str) -> ScoreStep | RankStep:
+    """The step with its rubric's text where it names a parameter. Raises `BadInput` for a rubric that is not there."""
+    from kdstudio.elicitation.rubrics import rubric_of
+
+    rubric = str(values.get(step.rubric, step.rubric))
+    try:
+        rubric_of(rubric)
+    except BadInput as error:
+        raise BadInput(error.title, f"{where}: {error.detail}", error.hint) from None
+    return step.model_copy(update={"rubric": rubric})
 
 
 def _spoken(request: Request, step: ScoreStep | RankStep) -> Request:
@@ -191,8 +204,8 @@ def executing(step: ExecuteStep, passage: Passage, index: int) -> Conversation:
 def _failure(outcome: dict[str, Any]) -> str:
     if outcome["stopped"]:
         return f"the code was stopped: {outcome['stopped']}"
-    kind = (str(outcome["error"]).strip().splitlines() or ["no reason"])[-1].partition(":")[0]
-    return f"the code failed: {kind[:80]}"
+    last = (str(outcome["error"]).strip().splitlines() or ["it did not say why"])[-1]
+    return f"the code failed: {last[:120]}"
 
 
 def run_here(request: Request) -> Completion:

@@ -49,20 +49,23 @@ class Made:
     """The rows that a run made, in order: in a file, or in memory where there is no folder. Counts from 0."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._stream: IO[bytes] | None = None if folder is None else (folder / MADE_NAME).open("w+b")
+        self._folder = folder
+        self._stream: IO[bytes] | None = None
         self._places: list[int] = []
         self._kept: list[bytes] = []
         self._end = 0
 
     def __len__(self) -> int:
-        return len(self._kept) if self._stream is None else len(self._places)
+        return len(self._kept) if self._folder is None else len(self._places)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append one."""
+        """Append one. The file of an earlier attempt is written anew."""
         line = json.dumps(row).encode() + b"\n"
-        if self._stream is None:
+        if self._folder is None:
             self._kept.append(line)
             return
+        if self._stream is None:
+            self._stream = (self._folder / MADE_NAME).open("w+b")
         self._places.append(self._end)
         self._stream.seek(self._end)
         self._stream.write(line)

@@ -17,8 +17,12 @@ def elicitation_parameters(
     limit: int = 0,
     seed: int = 0,
     values: Mapping[str, Any] | None = None,
+    trial: int = 0,
 ) -> dict[str, Any]:
-    """What a job of kind `elicit` needs: `teacher` is a spec as a dict, `limit` 0 asks about all prompts."""
+    """What a job of kind `elicit` needs: `teacher` is a spec as a dict, `limit` 0 asks about all prompts.
+
+    A `trial` goes through so many rows, shows what each step does to them, and writes nothing into the project.
+    """
     return {
         "recipe": recipe.model_dump(mode="json"),
         "recipe_hash": recipe_hash(recipe),
@@ -28,6 +32,7 @@ def elicitation_parameters(
         "limit": limit,
         "seed": seed,
         "values": dict(values or {}),
+        **({"trial": trial} if trial else {}),
     }
 
 

@@ -58,7 +58,7 @@ def test_the_chain_of_thought_recipe_as_a_worked_example() -> None:
     assert (written.row["reasoning"], written.row["text"]) == ("Two and two make four.", "4")
     (ask,) = map(ask_of, pipeline.begin(prompt_of("Again?")))
     (fallen,) = answer(pipeline, ask, "I am not going to.")
-    assert fallen == Fallen(7, "parse", "the answer has no <reasoning> part")
+    assert fallen == Fallen(7, "parse", "the answer has no <reasoning> part", key="7:1:0")
     (ask,) = map(ask_of, pipeline.begin(prompt_of("Again?")))
     (written,) = answer(pipeline, ask, "<reasoning>So</reasoning><answer>the ans", "length")
     assert isinstance(written, Written)
@@ -113,7 +113,7 @@ def test_answers_can_lead_to_further_questions() -> None:
     assert isinstance(written, Written)
     assert (written.row["text"], written.row["prompt_tokens"], written.row["tokens"]) == ("better b", 6, 10)
     (fallen,) = answer(pipeline, first, "", "error")
-    assert fallen == Fallen(7, "sample", "the teacher failed", 1)
+    assert fallen == Fallen(7, "sample", "the teacher failed", 1, "7:0:0")
 
 
 def test_one_answer_can_become_several_rows() -> None:
@@ -133,7 +133,7 @@ def test_one_answer_can_become_several_rows() -> None:
 
 def test_an_empty_prompt_and_a_rejected_one_are_not_asked() -> None:
     pipeline = pipeline_of('[[step]]\ntype="filter"\ncolumn="prompt"\nmaximum_characters=5\n' + SAMPLE + PARSE + EMIT)
-    assert list(pipeline.begin(prompt_of(" \n"))) == [Fallen(7, "prompt", "the prompt is empty", 1)]
+    assert list(pipeline.begin(prompt_of(" \n"))) == [Fallen(7, "prompt", "the prompt is empty", 1, "7")]
     (fallen,) = pipeline.begin(prompt_of("far too long"))
     assert isinstance(fallen, Fallen)
     assert fallen.reason == "rejected before it was asked: longer than 5 characters"

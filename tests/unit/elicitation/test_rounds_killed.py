@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kdstudio.elicitation import job
 from kdstudio.jobs.events import Row
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe, parse_recipe
@@ -152,9 +153,10 @@ def test_killed_at_random_moments_it_writes_the_rows_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_order_of_the_answers_changes_nothing(tmp_path: Path, seed: int) -> None:
+def test_the_order_of_the_answers_changes_nothing(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for number, at_once in enumerate((1, 7, 64)):
+    for number, (at_once, window) in enumerate(((1, 4096), (7, 2), (64, 4096))):
+        monkeypatch.setattr(job, "WINDOW", window)
         with new_project(tmp_path / str(number), SEEDS) as project:
             folder = new_run(project, {**SCRIPT, "out_of_order": at_once}, recipe(), seed=seed)
             attempt(folder)
