@@ -162,7 +162,7 @@ class Job:
                 Failed("Out of memory", "The job asked for more memory than there is.", _MEMORY_HINT, self._log_tail())
             )
         except Exception as error:  # noqa: BLE001 -- the last wall: whatever it is, the person gets words and the log its traceback
-            traceback.print_exc()
+            sys.stderr.write(redact(traceback.format_exc(), tuple(self.secrets.values())))
             self._end(
                 Failed(
                     "The job broke",

@@ -47,13 +47,15 @@ def launch(run_folder: Path, secrets: dict[str, str], *, attached: bool) -> subp
     flags = 0
     if os.name == "nt":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]
+    secret_values = set(secrets.values())  # one may have come from a variable whose name does not tell
+    environment = {name: value for name, value in child_environment().items() if value not in secret_values}
     with (run_folder / LOG_NAME).open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=child_environment(),
+            env=environment,
             start_new_session=os.name != "nt",
             creationflags=flags,
             close_fds=True,

@@ -16,6 +16,7 @@ from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import Attempt, Body, Metric, Settled
 from kdstudio.teachers.bodies import pieces, whole
 from kdstudio.teachers.group_commit import GroupCommit
+from kdstudio.teachers.prices import in_words
 from kdstudio.teachers.spend import Spend
 from kdstudio.teachers.wire import Answered
 
@@ -87,7 +88,9 @@ class NoLedger:
 
     def ceiling_reached(self, least: float) -> None:
         """Raise `KnownError`: without a run there is nothing to end well."""
-        raise KnownError("The ceiling is reached", f"The next request may cost ${least:.4f}.", "Raise the ceiling.")
+        raise KnownError(
+            "The ceiling is reached", f"The next request may cost {in_words(least)}.", "Raise the ceiling."
+        )
 
 
 class JournalLedger:
@@ -177,8 +180,8 @@ class JournalLedger:
         if not self._at_ceiling:
             self._at_ceiling = True
             self._job.warn(
-                f"The ceiling of ${self.spend.ceiling:,.2f} is reached",
-                f"${self.spend.spent:,.4f} is spent, and the next question may cost ${least:,.4f}.",
+                f"The ceiling of {in_words(self.spend.ceiling)} is reached",
+                f"{in_words(self.spend.spent)} is spent, and the next question may cost {in_words(least)}.",
                 "What was answered is kept. Ask again with a higher ceiling: only what has no answer is asked.",
             )
         self._job.stop()
@@ -197,7 +200,7 @@ class JournalLedger:
             named = ", ".join(keys[:_KEYS_NAMED]) + (" and others" if len(keys) > _KEYS_NAMED else "")
             self._job.warn(
                 f"{count:,} {'request' if count == 1 else 'requests'} may have been billed without an answer",
-                f"They were sent, and neither answered nor refused; at most ${dollars:,.4f}. Of the questions {named}.",
+                f"Sent, and neither answered nor refused; at most {in_words(dollars)}. Of the questions {named}.",
                 "Compare with the provider's list: their X-Client-Request-Id is RUN/TEACHER/QUESTION/NUMBER.",
             )
         listed = {"count": count, "dollars": round(dollars, 6), "keys": keys[:_KEYS_LISTED]}
@@ -225,9 +228,12 @@ def _settled(question: Question, number: int, answered: Answered | None) -> Sett
 
 
 def _ceiling(job: Job) -> float:
-    given = job.parameters.get("ceiling") or 0
+    """The run's own ceiling, else the least that its teachers' options name."""
+    specs = job.parameters.get("teachers") or [job.parameters.get("teacher") or {}]
+    named = [(spec.get("options") or {}).get("ceiling") or 0 for spec in specs]
+    given = job.parameters.get("ceiling") or [one for one in named if one] or 0
     try:
-        amount = float(given)
+        amount = min(map(float, given)) if isinstance(given, list) else float(given)
     except (TypeError, ValueError):
         amount = -1.0
     if not 0 <= amount < float("inf"):

@@ -44,6 +44,11 @@ class Price(BaseModel):
         return (dear + cached * (self.input if self.cached is None else self.cached)) / _MILLION
 
 
+def in_words(dollars: float) -> str:
+    """An amount of money, with as many digits as it needs."""
+    return f"${dollars:,.2f}" if dollars >= 1 or dollars == 0 else f"${dollars:,.4f}"
+
+
 FREE = Price(input=0, output=0)
 
 
@@ -129,8 +134,8 @@ class Forecast:
 
     def __str__(self) -> str:
         return (
-            f"{self.rows:,} rows: ${self.mean:,.2f} (95 %: ${self.low:,.2f} to ${self.high:,.2f}),"
-            f" from {self.sample:,} rows that cost ${self.spent:,.4f}"
+            f"{self.rows:,} rows: {in_words(self.mean)} (95 %: {in_words(self.low)} to {in_words(self.high)}),"
+            f" from {self.sample:,} rows that cost {in_words(self.spent)}"
         )
 
 
