@@ -14,6 +14,7 @@ Draws from the teacher (RS-KD) take n / 8 bytes a token for their counts, and ea
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -177,8 +178,7 @@ def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
     wide: np.dtype[Any] = np.dtype(np.uint32 if small else np.uint64)
     # The mark of the i-th id stands at its high bits + i, in its token's row
     keys = marks.astype(wide).reshape(count, top_k)
-    keys -= np.arange(top_k, dtype=wide)
-    keys -= np.arange(0, count * 8 * width, 8 * width, dtype=wide)[:, None]
+    keys -= _places(top_k, 8 * width, wide)[:count]
     keys <<= low
     for byte in range(low // 8):
         keys |= rows[:, at : at + top_k].astype(wide) << (8 * byte)
@@ -186,8 +186,11 @@ def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
     planes = rows[:, at : at + _plane_bytes(top_k, low)]
     at += planes.shape[1]
     bits = np.unpackbits(planes, axis=1, count=top_k * (low % 8))
-    for bit in range(low % 8):
-        keys |= bits[:, top_k * bit : top_k * (bit + 1)].astype(wide) << (low // 8 * 8 + bit)
+    if low % 8:
+        rest = bits[:, :top_k].copy()
+        for bit in range(1, low % 8):
+            rest |= bits[:, top_k * bit : top_k * (bit + 1)] << bit
+        keys |= rest.astype(wide) << (low // 8 * 8)
     shift = 8 * wide.itemsize - _CODE_BITS
     keys |= rows[:, at : at + top_k].astype(wide) << shift
     keys.sort(axis=1)
@@ -197,9 +200,17 @@ def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
     return SparseSignal(ids, _log_probs(keys >> shift, tail), tail, label)
 
 
+@functools.lru_cache(maxsize=8)
+def _places(top_k: int, width: int, wide: np.dtype[Any]) -> npt.NDArray[np.integer[Any]]:
+    """[tokens of a block, k] where the marks of ids without high bits stand."""
+    rows = np.arange(0, _BLOCK_TOKENS * width, width, dtype=wide)
+    return rows[:, None] + np.arange(top_k, dtype=wide)
+
+
 def _log_probs(codes: npt.NDArray[np.integer[Any]], tail: Float) -> Float:
-    steps = (_STEPS + 1 - np.maximum(codes, 1)).astype(np.float32)
-    steps /= _STEPS
+    steps = (_STEPS + 1 - codes).astype(np.float32)
+    steps[:, 0] = _STEPS  # the likeliest stands first, and its code is 0
+    steps *= np.float32(1 / _STEPS)
     squares = steps * steps
     shift = _inside(tail) - np.log(np.einsum("ij,ij->i", squares, squares))
     log_probs: Float = np.log(steps, out=steps)

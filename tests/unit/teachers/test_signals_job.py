@@ -258,3 +258,14 @@ def test_damaged_signals_are_counted_and_scored_anew(project: Path, job_in: Jobs
     assert said.detail.startswith("3 no longer had the checksum")
     after = signals_job.run(job_in("3"))
     assert (after["new_rows"], after["damaged"]) == (0, 0)
+
+
+@pytest.mark.parametrize("parameters", [{"top_k": 20}, {"draws": 50}])
+def test_the_mean_of_several_teachers_is_stored_under_its_own_name(job_in: Jobs, parameters: dict[str, Any]) -> None:
+    several = {"teachers": [spec(), {**spec(tiny_model(layers=2, seed=1)), "name": "other"}], "weights": [0.7, 0.3]}
+    assert signals_job.run(job_in("1", **parameters))["new_rows"] == 40
+    assert signals_job.run(job_in("2", **several, **parameters))["new_rows"] == 40
+    assert signals_job.run(job_in("3", **several, **parameters))["new_rows"] == 0
+    others = job_in("4", **{**several, "weights": [0.5, 0.5]}, **parameters)
+    assert signals_job.run(others)["new_rows"] == 40
+    assert not warnings(others)
