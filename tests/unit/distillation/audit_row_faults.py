@@ -141,10 +141,10 @@ def a_held_out_prompt_is_trained_on(tmp: Path, patch: Patch) -> Audited:
 
 # ------------------------------------------------------------------------------------------------ the two sides' tokens
 @seeded("fault", "Teacher and student have vocabularies of different size")
-def the_student_s_head_is_padded(tmp: Path, patch: Patch) -> Audited:
-    made = student()
-    made.resize_token_embeddings(made.config.vocab_size + 50, mean_resizing=False)
-    return pair(student=made)
+def the_teacher_lacks_a_token_of_the_student_s(tmp: Path, patch: Patch) -> Audited:
+    made = schooled_network()
+    made.resize_token_embeddings(made.config.vocab_size - 1)
+    return pair(teacher=made)
 
 
 @seeded("fault", "A token has no place in the student")

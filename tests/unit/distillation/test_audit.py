@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from kdstudio.distillation import audited
 from kdstudio.distillation.audit import Audited, audit, report
@@ -105,6 +106,13 @@ def across_vocabularies(tmp: Path) -> Audited:
     return pair(rows, source=teacher, running=None, teacher_tokenizer=given[1], divergences=())
 
 
+def padded_student() -> PreTrainedModel:
+    """A student with outcomes that stand for no token, as families of models have them."""
+    made = student()
+    made.resize_token_embeddings(made.config.vocab_size + 50, mean_resizing=False)
+    return made
+
+
 SOUND: dict[str, Callable[[Path], Audited]] = {
     "the plain pair": lambda tmp: pair(),
     "llama": own_rows(),
@@ -114,6 +122,7 @@ SOUND: dict[str, Callable[[Path], Audited]] = {
     "qwen3, Q8_0": own_rows(architecture="qwen3", dtype="Q8_0"),
     "lora": lambda tmp: pair(student=student(adapter="lora", lora_dropout=0.3)),
     "dora": lambda tmp: pair(student=student(source="fresh", adapter="dora")),
+    "a padded head": lambda tmp: pair(student=padded_student()),
     "a frozen head": lambda tmp: pair(student=student(freeze_embeddings=True)),
     "a fresh student": lambda tmp: pair(student=student(source="fresh", hidden_size=32)),
     "a student in training mode": lambda tmp: pair(student=student(adapter="lora", lora_dropout=0.3).train()),
