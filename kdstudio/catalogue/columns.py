@@ -221,7 +221,7 @@ def _emitting(step: EmitStep, known: _Known) -> Flow:
             either |= {step.labels_from}
         case "prompt":
             reads |= {step.messages or step.text, step.system, step.reference}
-            wrote |= {*PROMPT_COLUMNS}
+            wrote |= {*PROMPT_COLUMNS, "request"}
         case "preference" if step.chosen or step.rejected:
             reads |= {step.chosen or "(chosen)", step.rejected or "(rejected)"}
         case "preference":

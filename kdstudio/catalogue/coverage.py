@@ -98,7 +98,7 @@ def _covered(family: str, key: str, eliciting: dict[str, str], practising: dict[
     if known in practising:
         return Covered(family, key, f"training recipe {known}", practising[known], _RECIPES)
     if known in eliciting:
-        return Covered(family, key, f"recipe {known}", eliciting[known], "tests/unit/elicitation/test_job.py")
+        return Covered(family, key, f"recipe {known}", eliciting[known], "tests/contracts/test_recipes_run.py")
     return Covered(family, key)
 
 

@@ -13,6 +13,7 @@ from kdstudio.cli.forecast import foretold, rows_to_ask
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
 from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of, teachers_of
 from kdstudio.cli.terms_words import asked_reason
+from kdstudio.cli.trials import trial_in_words
 from kdstudio.errors import BadInput
 from kdstudio.jobs.requests import elicitation_parameters
 from kdstudio.jobs.supervisor import Supervisor
@@ -92,6 +93,7 @@ def elicit(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     ceiling: Annotated[float, typer.Option(min=0, help="Stop before more US dollars than this are spent.")] = 0.0,
     forecast: Annotated[int, typer.Option(min=0, help="Ask so many rows and say what all of them will cost.")] = 0,
+    trial: Annotated[int, typer.Option(min=0, help="Show what each step does to so many rows; writes nothing.")] = 0,
     set_: Settings = None,
     detach: Detach = False,
     json: JsonFlag = False,
@@ -101,7 +103,9 @@ def elicit(
     with opened(project) as target:
         asked, keys = speakers_of(target, teacher or [], share=share, routes=route or [], judge=judge, student=student)
         count = min(forecast, limit or forecast) or limit
-        parameters = asked | elicitation_parameters(chosen, asked["teacher"], limit=count, tag=tag, seed=seed)
+        parameters = asked | elicitation_parameters(
+            chosen, asked["teacher"], limit=count, tag=tag, seed=seed, trial=trial
+        )
         parameters |= {"ceiling": ceiling} if ceiling else {}
         rows = rows_to_ask(target, parameters, limit) if forecast else 0
         result = run_job_in(
@@ -116,6 +120,9 @@ def elicit(
         if forecast:
             found = foretold(target, result, rows)
             show({"event": "forecast", **found}, as_json=json, text=str(found["text"]))
+            return
+        if trial and not json and not detach:
+            show(result, as_json=False, text=trial_in_words(target, str(result["run"])))
             return
     if not json and not detach:
         text = f"{counted(result.get('rows', 0), 'row')}, {result.get('tokens', 0):,} tokens"

@@ -178,6 +178,7 @@ def _becomes_its_own(passage: Passage, row: Mapping[str, Any]) -> None:
         raise FallenError(str(error)) from error
     passage.columns |= {
         "messages": row["messages"],
+        "request": row["messages"],
         "prompt": last_user_text(row["messages"]),
         "reference": row["reference"],
         "tags": row["tags"],

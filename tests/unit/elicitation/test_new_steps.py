@@ -115,6 +115,7 @@ def test_documents_become_grounded_questions_with_their_passage(tmp_path: Path) 
         assert place["source"].endswith("a.md")
         (response,) = project.rows.responses_of(1)
         assert response.extras["passage"] == place
+        assert response.text == f"What of {prompt.text}"
         assert [(step, reason.partition(":")[0]) for _, step, reason in drops(last_run(project))] == [
             ("prompt", "b.pdf")
         ]
