@@ -89,13 +89,13 @@ def test_a_run_writes_its_rows_and_counts(tmp_path: Path) -> None:
 
 def test_an_answer_is_journalled_before_it_is_read(tmp_path: Path) -> None:
     with new_project(tmp_path, ["a", "b"]) as project:
-        folder = new_run(project, {"default": "no tags"}, recipe="chain_of_thought")
+        folder = new_run(project, {"default": " "}, recipe="chain_of_thought")
         attempt(folder)
         kinds = [line.event.event for line in lines(folder)]
         assert kinds.index("answer") < kinds.index("dropped")
         assert kinds.count("answer") == kinds.count("dropped") == 2
         assert "row" not in kinds
-        assert "2 × parse: the answer has no <reasoning> part" in warnings(folder)[-1].detail
+        assert "2 × parse: the answer is empty" in warnings(folder)[-1].detail
 
 
 def test_what_cannot_be_asked_falls_with_its_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_values_reach_templates_and_provenance(tmp_path: Path) -> None:
         plain, changed = new_run(project, {"function": "echo"}), new_run(project, {"function": "echo"})
         folder = new_run(
             project,
-            {"default": "<reasoning>r</reasoning><answer>x</answer>"},
+            {"default": "It is what it is."},
             recipe="chain_of_thought",
             values={"instruction": "Be brief."},
         )
