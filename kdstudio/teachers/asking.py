@@ -115,17 +115,19 @@ class Asking:
                 spent = attempt.reserved if attempt.sent else 0.0
                 raise
             finally:
-                self._limits.withdraw(tokens - taken)
+                self._limits.give_back(tokens - taken)
         finally:
             self._ledger.spend.settle(attempt.reserved, spent)
 
     async def _sent(self, attempt: _Attempt, request: Request, show: Show | None) -> Completion | _Tried:
         """Write the attempt down, send it, write down what came, read it. `attempt.sent` stays if it may be billed."""
-        attempt.number = await self._ledger.begin(attempt.question, attempt.reserved)
         try:
+            attempt.number = await self._ledger.begin(attempt.question, attempt.reserved)
             entered = await self._limits.enter()
-        except asyncio.CancelledError:
-            self._ledger.settle(attempt.question, attempt.number, None)
+        except BaseException:
+            self._limits.withdraw()
+            if attempt.number:  # written, and not sent
+                self._ledger.settle(attempt.question, attempt.number, None)
             raise
         attempt.sent, overloaded = True, False
         try:

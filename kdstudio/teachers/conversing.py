@@ -103,7 +103,7 @@ class Conversation:
 
     def __init__(self, provider: Provider, terms: Terms, manners: Manners, ledger: Ledger, notes: list[str]) -> None:
         self._asking = Asking(provider, terms, ledger, manners.limits(), notes)
-        self._ledger, self._most = ledger, manners.requests_at_once + manners.requests_at_once // 4
+        self._ledger, self._most = ledger, manners.requests_at_once + manners.requests_at_once // 2
         self._patience = _Patience(manners.requests_at_once)
         self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._under_way, self._more = 0, True

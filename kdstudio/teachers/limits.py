@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 LONGEST_REST = 120.0
-_FIRST_AT_ONCE, _DECREASE, _AHEAD = 16, 2 / 3, 1.25
+_FIRST_AT_ONCE, _DECREASE, _AHEAD = 32, 2 / 3, 1.25
 _BURST_SECONDS, _LOOK_SECONDS = 2.0, 0.25
 
 
@@ -91,6 +91,7 @@ class Limits:
     def leave(self, entered: float, *, overloaded: bool = False) -> None:
         """Give the place back. One that came before the last decrease tells nothing new of an overload."""
         self._in_flight -= 1
+        self._near -= 1
         if not overloaded:
             self._window = min(self._most, self._window + (1.0 if self._starting else 1.0 / self._window))
         elif entered >= self._cut_at:
@@ -98,11 +99,14 @@ class Limits:
             self._cut_at = self._clock()
         self._changed.set()
 
-    def withdraw(self, surplus: float = 0) -> None:
-        """What approached is done with, sent or not; gives back the tokens that it did not take."""
+    def withdraw(self) -> None:
+        """What approached will not enter."""
         self._near -= 1
-        self._tokens.take(-surplus)
         self._changed.set()
+
+    def give_back(self, tokens: float) -> None:
+        """Give back the tokens that an answer did not take."""
+        self._tokens.take(-tokens)
 
     def rest(self, seconds: float) -> None:
         """Begin nothing for so long, at most two minutes: the server said so."""

@@ -73,8 +73,8 @@ class OpenAITeacher:
         Raises `KnownError` as soon as no further request could succeed: a refused key, an unknown model, a server that
         cannot be reached or keeps failing.
         """
-        clients = [self._client() for _ in range(-(-self._manners.requests_at_once // _CONNECTIONS))]
-        provider = OpenAIProvider(clients, self._spec, self._key, self.notes)
+        clients = -(-self._manners.requests_at_once // _CONNECTIONS)
+        provider = OpenAIProvider(self._client, clients, self._spec, self._key, self.notes)
         conversation = Conversation(provider, self._terms, self._manners, self._ledger, self.notes)
         yield from conversation.answers(requests, stop=stop, on_text=on_text)
 

@@ -6,9 +6,8 @@ broke off is known as such.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import openai
@@ -37,13 +36,26 @@ _MAXIMUM_BYTES = 64 << 20
 class OpenAIProvider:
     """One endpoint; remembers which optional parameters it does not take (`notes` say so).
 
-    The `clients` take turns: each keeps few connections, since a pool looks at all of its own with every request.
+    Several clients, made as they are needed, take turns: each keeps few connections, since a pool looks at all of its
+    own with every request.
     """
 
-    def __init__(self, clients: Sequence[openai.AsyncOpenAI], spec: TeacherSpec, key: str, notes: list[str]) -> None:
-        self._clients, self._spec, self._key, self._notes = clients, spec, key, notes
-        self._turns = itertools.cycle(clients)
+    def __init__(
+        self, connect: Callable[[], openai.AsyncOpenAI], most: int, spec: TeacherSpec, key: str, notes: list[str]
+    ) -> None:
+        """`connect` makes a client, `most` is how many there may be."""
+        self._connect, self._most, self._turn = connect, most, 0
+        self._clients: list[openai.AsyncOpenAI] = []
+        self._spec, self._key, self._notes = spec, key, notes
         self._left_out: set[str] = set()
+
+    def _client(self) -> openai.AsyncOpenAI:
+        """The client whose turn it is."""
+        self._turn = (self._turn + 1) % self._most
+        if len(self._clients) < self._most:
+            self._clients.append(self._connect())
+            return self._clients[-1]
+        return self._clients[self._turn]
 
     async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
         """As `Provider.attempt`. `name` goes into X-Client-Request-Id, by which OpenAI finds a request again.
@@ -52,7 +64,7 @@ class OpenAIProvider:
         """
         sampling = request.sampling
         # What goes into extra_body is sent as it is; the SDK would walk through each message looking for its own types.
-        call = next(self._turns).chat.completions.with_streaming_response.create(
+        call = self._client().chat.completions.with_streaming_response.create(
             model=self._spec.model,
             messages=(),
             stream=True,

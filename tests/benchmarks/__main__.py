@@ -8,7 +8,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tests.benchmarks import agreement, distillation, elicitation, quality, repeat, teachers, window
+from tests.benchmarks import agreement, api, distillation, elicitation, quality, repeat, teachers, window
 from tests.benchmarks.figures import Figure
 
 BENCHMARKS = {
@@ -18,6 +18,7 @@ BENCHMARKS = {
     "score": teachers.scoring,
     "agreement": agreement.agreement,
     "repeat": repeat.repeat,
+    "api": api.api,
     "elicit": elicitation.elicitation,
     "distillation": distillation.distillation,
     "quality": quality.quality,

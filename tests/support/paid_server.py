@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import hashlib
 import json
 import subprocess
@@ -120,13 +121,21 @@ async def _billed(fault: str, prompt: str, model: str, usage: dict[str, int], wr
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def _stream(prompt: str, model: str, usage: dict[str, int]) -> bytes:
+@functools.lru_cache(maxsize=64)
+def _pattern(model: str, tokens: int, prompt_tokens: int) -> bytes:
+    """A whole stream, with a mark where the prompt goes: what an answer costs the server is not what is measured."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens, "total_tokens": prompt_tokens + tokens}
     base = {"id": "x", "object": "chat.completion.chunk", "model": model}
-    pieces = [f"Answer to {prompt}", *[f" word{number}" for number in range(usage["completion_tokens"] - 1)]]
+    pieces = ["Answer to @@", *[f" word{number}" for number in range(tokens - 1)]]
     choices: list[list[Any]] = [[{"index": 0, "delta": {"content": text}, "finish_reason": None}] for text in pieces]
     choices += [[{"index": 0, "delta": {}, "finish_reason": "stop"}]]
     events = [{**base, "choices": choice} for choice in choices] + [{**base, "choices": [], "usage": usage}]
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+
+
+def _stream(prompt: str, model: str, usage: dict[str, int]) -> bytes:
+    pattern = _pattern(model, usage["completion_tokens"], usage["prompt_tokens"])
+    return pattern.replace(b"@@", json.dumps(prompt)[1:-1].encode())
 
 
 def _error(words: str) -> bytes:

@@ -33,7 +33,6 @@ async def soon(waiting: Awaitable[object]) -> bool:
 async def one(limits: Limits, *, overloaded: bool = False, tokens: float = 1) -> None:
     await limits.approach(tokens)
     limits.leave(await limits.enter(), overloaded=overloaded)
-    limits.withdraw()
 
 
 def test_a_bucket_lets_a_minutes_worth_through_in_a_minute() -> None:
@@ -60,16 +59,16 @@ def test_the_window_doubles_until_the_first_complaint_and_then_grows_by_one_a_ro
     async def scene() -> None:
         clock = Clock()
         limits = Limits(64, clock=clock)
-        assert limits.at_once == 16
+        assert limits.at_once == 32
         for _ in range(16):
             await one(limits)
-        assert limits.at_once == 32
+        assert limits.at_once == 48
         clock.now += 1
         await one(limits, overloaded=True)
-        assert limits.at_once == 21
-        for _ in range(22):
+        assert limits.at_once == 32
+        for _ in range(33):
             await one(limits)
-        assert limits.at_once == 22
+        assert limits.at_once == 33
         for _ in range(20):
             clock.now += 1
             await one(limits, overloaded=True)
@@ -85,11 +84,11 @@ def test_what_was_sent_before_a_decrease_does_not_decrease_again() -> None:
     async def scene() -> None:
         clock = Clock()
         limits = Limits(64, clock=clock)
-        entered = [await limits.enter() for _ in range(16)]
+        entered = [await limits.enter() for _ in range(32)]
         clock.now += 1
         for moment in entered:
             limits.leave(moment, overloaded=True)
-        assert limits.at_once == 10
+        assert limits.at_once == 21
 
     asyncio.run(scene())
 
