@@ -3,8 +3,10 @@
 `python -m kdstudio chat-server` reads JSON lines on standard input and writes JSON lines on standard output:
 first `{"models": [{"id", "gguf" | "teacher", "context_tokens"?}], "secrets": {}}`, then any number of
 `{"id", "model", "messages", "sampling"}` and `{"cancel": id}`. Each request gets `{"id", "delta"}` lines and one
-`{"id", "done": true, "text", "tokens", "tokens_per_second", "finish_reason"}` or `{"id", "error"}`; each model says
-`{"ready": model}` once it is loaded. It ends when its input does, so that it never outlives the window.
+`{"id", "done": true, "text", "tokens", "tokens_per_second", "finish_reason", "log_probs", "cost"}` or
+`{"id", "error"}`; each model says `{"ready": model}` once it is loaded. `log_probs` has a `[text, nats, [[text, nats], ...]]` for each
+token, where sampling asks for so many of the likeliest and the model gives them; `cost` is in US dollars. It ends when
+its input does, so that it never outlives the window.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 MAXIMUM_LINE_BYTES = 16 << 20
-_SAMPLING_KEYS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop")
+_SAMPLING_KEYS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "log_probs")
+MOST_LOG_PROBS = 20
 
 
 class ChatServer:
@@ -144,6 +148,8 @@ class ChatServer:
                 "finish_reason": completion.finish_reason,
                 "prompt_tokens": completion.prompt_tokens,
                 "reused_tokens": turn.reused,
+                "log_probs": [astuple(item) for item in completion.log_probs],
+                "cost": round(completion.cost, 9),
             }
         )
 
@@ -203,6 +209,8 @@ def _sampling(request: dict[str, Any]) -> Sampling:
         chosen["stop"] = tuple(chosen.get("stop", ()))
         sampling = Sampling(**chosen)
         if sampling.max_tokens < 1 or not 0 <= sampling.temperature <= 10 or not 0 < sampling.top_p <= 1:
+            raise ValueError(f"{given}")
+        if not 0 <= sampling.log_probs <= MOST_LOG_PROBS:
             raise ValueError(f"{given}")
     except (TypeError, ValueError, KeyError) as error:
         raise BadInput("The sampling makes no sense", f"{error}"[:300], "Use a limit of 1 or more tokens.") from error

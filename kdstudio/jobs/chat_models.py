@@ -20,8 +20,9 @@ from kdstudio import settings
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.conversation import encode_prompt
 from kdstudio.models.gguf_header import read_header
-from kdstudio.teachers.base import Completion, FinishReason, Message, Request, Sampling, Teacher
-from kdstudio.teachers.llama_logits import choose
+from kdstudio.teachers.base import Completion, FinishReason, Message, Request, Sampling, Teacher, TokenLogProb
+from kdstudio.teachers.llama_logits import choose, signal_of
+from kdstudio.teachers.llama_memory import BUDGET, CELL_STEP, need_of
 from kdstudio.teachers.llama_native import Logits, NativeContext, NativeModel, shared_length
 from kdstudio.teachers.llama_text import AnswerText
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
@@ -61,12 +62,18 @@ class LlamaChat:
     def __init__(self, path: Path, *, context_tokens: int = 0, threads: Callable[[], int] | None = None) -> None:
         """Load `path`; `context_tokens` 0 allows what the model was trained on.
 
-        Raises `BadInput` for a file that is not a sound GGUF, `KnownError` when llama.cpp cannot load it.
+        Raises `BadInput` for a file that is not a sound GGUF, `KnownError` when llama.cpp cannot load it or there is
+        not enough memory for it.
         """
         header = read_header(path)
         if not header.tensors:
             raise BadInput("This file has no weights", f"{path} holds a vocabulary only.", "Choose the model itself.")
-        self._model = NativeModel(path)
+        BUDGET.claim(self, path.name, need_of(header, 1), CELL_STEP)
+        try:
+            self._model = NativeModel(path)
+        except BaseException:
+            BUDGET.release(self)
+            raise
         self._tokenizer = LlamaTokenizer(path, model=self._model, header=header)
         self._limit = context_tokens or header.context or FIRST_CONTEXT
         self._threads = threads or settings.thread_count
@@ -93,12 +100,13 @@ class LlamaChat:
         reused = self._keep(context, min(shared_length(self._read, prompt), len(prompt) - 1))
         logits = self._read_prompt(context, prompt, reused, stop)
         text, made = AnswerText(sampling.stop), 0
+        said: tuple[TokenLogProb, ...] = ()
         reason: FinishReason = "incomplete"
         began = time.perf_counter()
         if logits is not None:
-            reason, made = self._speak(context, logits, sampling, text, count, on_text, stop)
+            reason, made, said = self._speak(context, logits, sampling, text, count, on_text, stop)
         seconds = time.perf_counter() - began
-        completion = Completion("", text.text, reason, len(prompt), made)
+        completion = Completion("", text.text, reason, len(prompt), made, log_probs=said)
         return Turn(completion, made / seconds if made and seconds > 0 else 0.0, reused)
 
     def _open(self, tokens: int) -> NativeContext:
@@ -159,13 +167,17 @@ class LlamaChat:
         count: int,
         on_text: OnText,
         stop: Stop,
-    ) -> tuple[FinishReason, int]:
+    ) -> tuple[FinishReason, int, tuple[TokenLogProb, ...]]:
+        """Answer until the end; how it ended, the tokens made, and the log-probs of those that its text keeps."""
         random = np.random.Generator(np.random.Philox(key=sampling.seed % (1 << 64)))
         reason: FinishReason | None = None
         made = 0
+        noted: list[tuple[int, TokenLogProb]] = []
         while reason is None:
             token = choose(logits, [sampling], [random])[0]
             made += 1
+            if sampling.log_probs and not self._tokenizer.ends(token):
+                noted.append((text.size, self._log_prob(logits, token, sampling.log_probs)))
             if self._tokenizer.ends(token) or text.add(self._tokenizer.piece(token)):
                 reason = "stop"
             elif made >= count:
@@ -176,10 +188,18 @@ class LlamaChat:
                 on_text(shown)
             if reason is None:
                 logits = self._step(context, [token], outputs=True)
-        return reason, made
+        return reason, made, tuple(item for start, item in noted if start < text.size)
+
+    def _log_prob(self, logits: Logits, token: int, count: int) -> TokenLogProb:
+        """A chosen token's log-prob and the likeliest ones', of the whole vocabulary and before temperature."""
+        signal = signal_of(logits, np.array([token]), count)
+        likeliest = zip(signal.ids[0].tolist(), signal.log_probs[0].tolist(), strict=True)
+        others = tuple((self._tokenizer.shown(other), log_prob) for other, log_prob in likeliest)
+        return TokenLogProb(self._tokenizer.shown(token), float(signal.label_log_prob[0]), others)
 
     def close(self) -> None:
         """Free the context and the model."""
+        BUDGET.release(self)
         if self._context is not None:
             self._context.close()
             self._context = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import pytest
 
 from kdstudio.errors import BadInput, KnownError
@@ -19,6 +20,7 @@ from kdstudio.jobs.chat_models import LlamaChat, TeacherChat
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Request, Sampling
 from kdstudio.teachers.llama import LlamaTeacher
+from tests.support.huge_gguf import huge_gguf
 from tests.tiny import tiny_gguf, tiny_model
 
 ASK = [{"role": "user", "content": "the quick brown fox"}]
@@ -102,6 +104,25 @@ def test_two_models_answer_at_the_same_time(server: Server) -> None:
     server.ask("b", "teacher")
     ends = {server.until("done")["id"], server.until("done")["id"]}
     assert ends == {"a", "b"}
+
+
+def test_log_probs_come_with_the_end_where_they_are_asked_for(server: Server) -> None:
+    server.ask("plain")
+    assert server.until("done", "plain")["log_probs"] == []
+    server.ask("coloured", log_probs=3)
+    done = server.until("done", "coloured")
+    assert "".join(text for text, _, _ in done["log_probs"]) == done["text"]
+    for text, nats, likeliest in done["log_probs"]:
+        assert nats <= 0
+        assert len(likeliest) == 3
+        assert likeliest[0] == [text, pytest.approx(nats, abs=1e-6)]  # greedy takes the likeliest
+    assert done["cost"] == 0
+
+
+def test_a_file_larger_than_the_memory_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    path = huge_gguf(tmp_path / "huge.gguf", 4 * psutil.virtual_memory().total)
+    with pytest.raises(KnownError, match="not enough memory"):
+        LlamaChat(path)
 
 
 def test_same_seed_same_answer(server: Server) -> None:
