@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -82,11 +83,14 @@ class Teachers:
                 f"They have {len(terms.strip()):,} characters.",
                 f"Use at most {MAXIMUM_STAMP_CHARACTERS}: the name of a licence, or a few words.",
             )
+        self.set_options(name, {OPTION: single(terms)})
+
+    def set_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Change some of a teacher's options; None and "" remove one. Raises `BadInput` for an unknown teacher."""
         spec = self.get(name).spec
-        options = {key: value for key, value in spec.options.items() if key != OPTION}
-        options |= {OPTION: said} if (said := single(terms)) else {}
+        kept = {key: value for key, value in {**spec.options, **options}.items() if value not in (None, "")}
         with self._database.write() as connection:
-            changed = json.dumps(asdict(replace(spec, options=options)))
+            changed = json.dumps(asdict(replace(spec, options=kept)))
             connection.execute("UPDATE teachers SET spec = ? WHERE name = ?", (changed, name))
 
 

@@ -10,6 +10,7 @@ from kdstudio.errors import KnownError, in_one_line
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.opening import open_teacher
+from kdstudio.teachers.prices import price_of
 
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
@@ -25,7 +26,8 @@ _NAMES_SHOWN = 12
 def run(job: Job) -> dict[str, Any]:
     """Open `teacher` and ask it one thing (`question`).
 
-    Returns capabilities, text, tokens, seconds (to the whole answer), tokens_per_second and, for an endpoint, models.
+    Returns capabilities, text, tokens, seconds (to the whole answer), tokens_per_second and, for an endpoint, models,
+    price and cost.
     Raises `KnownError` with a title of its own for each way in which that fails: cannot be reached, does not answer in
     time, asks for or refuses a key, does not have the model, is no chat endpoint.
     """
@@ -85,9 +87,18 @@ def _asked(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
         seconds = time.monotonic() - began
         for note in teacher.notes:
             job.warn(note)
-        return {"capabilities": asdict(teacher.capabilities), **_judged(job, completion, seconds)}
+        found = {"capabilities": asdict(teacher.capabilities), **_judged(job, completion, seconds)}
+        return {**found, **_priced(spec, completion)}
     finally:
         teacher.close()
+
+
+def _priced(spec: TeacherSpec, completion: Completion | None) -> dict[str, Any]:
+    """For one that costs money: dollars for a million tokens (in, out), None where not known; what the test cost."""
+    if spec.kind not in ("openai", "anthropic"):
+        return {}
+    price = price_of(spec)
+    return {"price": price and [price.input, price.output], "cost": completion.cost if completion else 0.0}
 
 
 def _judged(job: Job, completion: Completion | None, seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kdstudio.errors import KnownError
 from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Event, Metric, Warned
 from kdstudio.jobs.journal import read_journal
+from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.group_commit import GroupCommit
 from kdstudio.teachers.ledger import JournalLedger, ledger_of
@@ -119,6 +121,26 @@ def test_a_run_that_asked_nobody_who_costs_reports_nothing(tmp_path: Path) -> No
     job = Job(run_folder(tmp_path))
     assert JournalLedger(job).report() == {}
     job._journal.close()
+
+
+def test_the_ceiling_is_the_runs_own_or_the_least_of_its_teachers(tmp_path: Path) -> None:
+    def ceiling(name: str, **parameters: Any) -> float:
+        (tmp_path / name).mkdir()
+        job = Job(run_folder(tmp_path / name, **parameters))
+        try:
+            return JournalLedger(job).spend.ceiling
+        finally:
+            job._journal.close()
+
+    limits: tuple[dict[str, Any], ...] = ({"ceiling": 5}, {"ceiling": 2.5}, {})
+    specs = [TeacherSpec(str(number), "scripted", options=options) for number, options in enumerate(limits)]
+    two = [asdict(spec) for spec in specs]
+    assert ceiling("own", ceiling=1, teachers=two) == 1
+    assert ceiling("several", teachers=two) == 2.5
+    assert ceiling("one", teacher=specs[0]) == 5
+    assert ceiling("none", teacher=specs[2]) == 0
+    with pytest.raises(KnownError, match="no amount of money"):
+        ceiling("wrong", teacher=TeacherSpec("a", "scripted", options={"ceiling": "much"}))
 
 
 def test_reservations_never_pass_the_ceiling_and_wait_for_each_other() -> None:

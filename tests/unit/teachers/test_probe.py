@@ -102,6 +102,13 @@ def test_a_key_that_only_chat_refuses_is_not_taken_for_a_wrong_model(server: Loo
         probed(tmp_path, at(server.url, "default"), k="some-key-1")
 
 
+def test_an_endpoint_is_told_its_price_and_what_the_test_cost(server: Loopback, tmp_path: Path) -> None:
+    result = probed(tmp_path, at(server.url, price={"input": 1.0, "output": 10.0}))
+    assert result["price"] == [1.0, 10.0]
+    assert result["cost"] > 0
+    assert probed(tmp_path, at(server.url))["price"] == [0.0, 0.0]  # on this machine
+
+
 def test_a_server_that_is_too_slow(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.fault_for = lambda asked: Fault("slow", seconds=1.5)
     monkeypatch.setattr(probe, "PATIENCE_SECONDS", 0.3)
