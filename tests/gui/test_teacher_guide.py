@@ -8,13 +8,13 @@ import pytest
 from PySide6.QtWidgets import QLabel
 from pytestqt.qtbot import QtBot
 
-from kdstudio.models.discovery import FoundModel
+from kdstudio.models.discovery import DescribedModel, FoundModel
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project.teachers import StoredTeacher
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.teachers import TeachersPage
+from kdstudio.ui.widgets.teacher_found import FoundRow
 from kdstudio.ui.widgets.teacher_guide import ROWS, GuideCell, TeacherGuide
-from kdstudio.ui.widgets.teacher_sources import FoundRow
 from kdstudio.ui.widgets.teacher_words import Mark, abilities_of
 from tests.gui.conftest import Click, visible_widget
 
@@ -58,10 +58,10 @@ def test_each_answer_of_the_guide_can_be_heard(page: TeachersPage) -> None:
 @pytest.mark.parametrize(
     ("licence", "mark", "words"),
     [
-        ("apache-2.0", "good", "Apache 2.0: you may train students from it"),
+        ("apache-2.0", "good", "Apache 2.0: you may train students"),
         ("cc-by-nc-4.0", "warn", "CC BY-NC 4.0: not for commercial use; students inherit that."),
-        ("", "idle", "Licence not stated: read its terms before you share a student"),
-        ("other", "idle", "Licence other: read its terms before you share a student"),
+        ("", "idle", "Terms not stated: read them before you share a student"),
+        ("other", "warn", "other: read the model's terms before you train from it or share what you trained."),
     ],
 )
 def test_the_terms_of_a_teacher_are_among_what_it_can_do(licence: str, mark: Mark, words: str) -> None:
@@ -73,6 +73,6 @@ def test_the_terms_of_a_teacher_are_among_what_it_can_do(licence: str, mark: Mar
 
 def test_a_model_that_passes_this_machines_memory_is_said(qtbot: QtBot) -> None:
     for size, said in ((1 << 20, False), (1 << 50, True)):
-        row = FoundRow(FoundModel(Path("/x/a.gguf"), "a", size, "Ollama"), added=False)
+        row = FoundRow(DescribedModel(FoundModel(Path("/x/a.gguf"), "a", size, "Ollama"), None), added=False)
         qtbot.addWidget(row)
         assert any("memory" in one.text() for one in row.findChildren(QLabel)) == said

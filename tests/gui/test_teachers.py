@@ -73,9 +73,13 @@ def test_a_dropped_model_becomes_a_card(page: TeachersPage, tmp_path: Path, qtbo
     card = page.cards["tiny-chat"]
     assert card_words(card) == [
         "Answers prompts",
-        "Gives log-probs: Match works",
-        "A smaller student can be cut from it",
-        "Apache 2.0: you may train students from it",
+        "Gives signals: Match works",
+        "Whole distributions",
+        "No features: add its folder for them",
+        "No images: it reads text",
+        "Keeps to a schema or grammar",
+        "A student can be cut from it",
+        "Apache 2.0: you may train students",
     ]
     assert page.stack.currentIndex() == 0
     page.take_files([path])
@@ -126,6 +130,7 @@ def test_a_missing_file_is_said_on_its_card(page: TeachersPage, project: Project
     settled(page, qtbot, 1)
     assert card_words(page.cards["Gone"]) == ["The file is missing"]
     assert not page.cards["Gone"].test.isEnabled()
+    assert not page.cards["Gone"].try_it.isEnabled()
 
 
 # --------------------------------------------------------------------------------------------- removing, testing
@@ -255,11 +260,18 @@ def test_presets_fill_in_the_usual_addresses(page: TeachersPage, click: Click) -
         "vllm": "http://localhost:8000/v1",
         "llama_server": "http://localhost:8080/v1",
         "openai": "https://api.openai.com/v1",
+        "anthropic": "https://api.anthropic.com",
+        "openrouter": "https://openrouter.ai/api/v1",
     }
+    hosted = {"openai", "anthropic", "openrouter"}
     for key, url in expected.items():
         dialog.preset.set_value(key)
         assert dialog.url.text() == url
-        assert dialog.key.isHidden() == (key != "openai")
+        assert dialog.key.isHidden() == (key not in hosted)
+        assert ("key can be made" in dialog.hint.text()) == (key in hosted)
+        assert "://" not in dialog.hint.text()
+        assert dialog.spec().kind == ("anthropic" if key == "anthropic" else "openai")
+        assert ("terms" in dialog.terms.text()) == (key in hosted)
     assert dialog.key.echoMode() == QLineEdit.EchoMode.Password
     click("endpoint_sheet_cancel")
 
@@ -302,7 +314,7 @@ def test_an_endpoint_is_tested_then_added_and_its_key_is_not_in_the_project(
     assert (spec.kind, spec.url, spec.model) == ("openai", endpoint, "small")
     assert secrets.find(spec.key_name) == "right-key"
     assert not [path for path in project.folder.rglob("*") if path.is_file() and b"right-key" in path.read_bytes()]
-    assert card_words(page.cards["small"])[1] == "Answers only: Imitate works, Match does not"
+    assert card_words(page.cards["small"])[1] == "No signals: Imitate works, Match does not"
     secrets.forget(spec.key_name)
 
 
@@ -365,11 +377,21 @@ def stored(kind: str, **capabilities: object) -> StoredTeacher:
 
 
 def test_abilities_in_words() -> None:
-    assert [one.mark for one in abilities_of(stored("openai"))] == ["good", "warn"]
+    assert [one.mark for one in abilities_of(stored("openai"))][:3] == ["good", "idle", "idle"]
     assert abilities_of(stored("gguf", chat_template=False))[0].words.endswith("no chat template")
     obstacle = abilities_of(stored("gguf", student_obstacle="It is a mixture of experts."))[-2]
     assert (obstacle.mark, obstacle.more) == ("idle", "It is a mixture of experts.")
-    assert "Cannot be asked" in abilities_of(stored("huggingface"))[0].words
+    folder = [one.words for one in abilities_of(stored("huggingface"))]
+    assert "Features: hidden states, attention" in folder
+    for kind in ("openai", "anthropic", "gguf", "huggingface", "scripted"):
+        found = abilities_of(stored(kind))
+        assert all(one.more or one.mark == "good" for one in found)  # each no says why
+        assert "erms" in found[-1].words
+    tested = [
+        one.words for one in abilities_of(stored("openai", answer_log_probs=True, images=False, json_schema=True))
+    ]
+    assert "No images: it reads text" in tested
+    assert "Log-probs of its answers, if it sends them" in tested
     known = facts_of(stored("gguf", parameters=134_515_008, quantization="Q4_1", bytes=98_362_432, context_tokens=8192))
     assert known == "134.5M parameters · Q4_1 · 98 MB · context 8\u202f192"
 

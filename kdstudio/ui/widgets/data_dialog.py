@@ -31,7 +31,7 @@ class Sheet(QDialog):
         self.foot = QHBoxLayout()
         self.foot.setSpacing(8)
         self.foot.addStretch(1)
-        column = QVBoxLayout(self)
+        column = self._column = QVBoxLayout(self)
         column.setContentsMargins(20, 16, 20, 16)
         column.setSpacing(12)
         head = QVBoxLayout()
@@ -65,4 +65,6 @@ class Sheet(QDialog):
 
     def _grow(self) -> None:
         room = self.screen().availableSize().height() - 80
-        self.resize(self.width(), max(self.height(), min(self.sizeHint().height(), room)))
+        # Unlike the size hint, the column knows how wide its wrapped words are.
+        needed = max(self.sizeHint().height(), self._column.totalHeightForWidth(self.width()))
+        self.resize(self.width(), max(self.height(), min(needed, room)))

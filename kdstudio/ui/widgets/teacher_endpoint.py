@@ -1,8 +1,8 @@
-"""Adding an OpenAI-compatible endpoint: presets, address, model, key and its place, and a test before it is kept."""
+"""Adding an endpoint: presets, address, model, key and its place, price and ceiling, and a test before it is kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +13,8 @@ from kdstudio import secrets
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.endpoint import base_url, is_local
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.terms import terms_of
+from kdstudio.models.terms_stamp import terms_stamp
 from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.buttons import button
@@ -20,28 +22,11 @@ from kdstudio.ui.widgets.data_dialog import Sheet
 from kdstudio.ui.widgets.fields import Choice
 from kdstudio.ui.widgets.labels import label, set_role
 from kdstudio.ui.widgets.pill import Pill
+from kdstudio.ui.widgets.teacher_presets import PRESETS
+from kdstudio.ui.widgets.teacher_price import PriceFields
 from kdstudio.ui.widgets.teacher_probe import Probe
 from kdstudio.ui.widgets.teacher_words import probe_words
 
-
-@dataclass(frozen=True)
-class Preset:
-    """A usual endpoint: its address, a model's name to start from, and whether it wants a key."""
-
-    label: str
-    url: str
-    model: str = ""
-    key: bool = False
-
-
-PRESETS: dict[str, Preset] = {
-    "ollama": Preset("Ollama", "http://localhost:11434/v1", "llama3.2"),
-    "lm_studio": Preset("LM Studio", "http://localhost:1234/v1"),
-    "vllm": Preset("vLLM", "http://localhost:8000/v1"),
-    "llama_server": Preset("llama-server (llama.cpp)", "http://localhost:8080/v1"),
-    "openai": Preset("OpenAI", "https://api.openai.com/v1", "", key=True),
-    "custom": Preset("Another endpoint", "", "", key=True),
-}
 PLACES = {
     "none": "No key",
     "keyring": "The system's keyring",
@@ -66,7 +51,7 @@ class EndpointDialog(Sheet):
     wanted = Signal(object)
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
-        words = "Any server that speaks OpenAI's chat completions. Keys never enter the project."
+        words = "A server on this machine or a hosted one. Keys never enter the project."
         super().__init__(session, "endpoint_sheet", "Add an endpoint", words, parent)
         self._probe = Probe(session, self)
         self._probe.answered.connect(self._answered)
@@ -78,6 +63,9 @@ class EndpointDialog(Sheet):
         self.title_ = _line("endpoint_name", "Name")
         self.place = Choice(tuple(PLACES), PLACES)
         self.key = _line("endpoint_key", "Key")
+        self.hint = label("", "small", wrap=True, name="endpoint_hint")
+        self.terms = label("", "small", wrap=True, name="endpoint_terms")
+        self.price = PriceFields("endpoint_price")
         self.faults: dict[str, QLabel] = {}
         self.pill = Pill("")
         self.outcome = label("", "dim", wrap=True, name="endpoint_outcome", selectable=True)
@@ -104,11 +92,15 @@ class EndpointDialog(Sheet):
         keys.addWidget(self.place, 1)
         keys.addWidget(self.key, 1)
         form.addRow("Kind", self.preset)
+        form.addRow("", self.hint)
         form.addRow("Address", self._with_fault("url", self.url))
         form.addRow("Model", self._with_fault("model", self.model))
         form.addRow("Name", self._with_fault("name", self.title_))
         form.addRow("Key", keys)
         form.addRow("", self._fault_of("key"))
+        form.addRow("Price", self.price)
+        form.addRow("", label("For a million tokens. Empty: the price list’s, or free on this machine.", "small"))
+        form.addRow("Terms", self.terms)
         self.body.addLayout(form)
         self._result = QWidget()
         row = QHBoxLayout(self._result)
@@ -146,18 +138,31 @@ class EndpointDialog(Sheet):
         self.place.changed.connect(self._show_place)
         self.model.textChanged.connect(self._suggest_name)
         self.title_.textEdited.connect(self._name_typed)
+        self.url.textChanged.connect(self._show_terms)
+        self.model.textChanged.connect(self._show_terms)
         for name, line in (("url", self.url), ("model", self.model), ("name", self.title_), ("key", self.key)):
             line.textChanged.connect(lambda _text, name=name: self._say_fault(name, ""))
 
     def _take_preset(self) -> None:
         preset = PRESETS[self.preset.value()]
+        self.hint.setText(preset.hint)
         self.url.setText(preset.url)
         self.url.setPlaceholderText("https://host/v1")
         self.model.setText(preset.model)
         wanted = "none" if not preset.key else ("keyring" if self.place.findData("keyring") >= 0 else "session")
         self.place.set_value(wanted)
         self._show_place()
+        self._show_terms()
         self._result.hide()
+
+    def _show_terms(self) -> None:
+        """What its provider asks of those who train from its answers; it can be changed on the card."""
+        terms = terms_of(terms_stamp(self.spec()))
+        known = (
+            f"{terms.name}. {terms.says}" if terms.stated else "The model’s own licence counts: note it on its card."
+        )
+        self.terms.setText(known)
+        self.grow()
 
     def _keyring_known(self, there: bool) -> None:
         if not there:
@@ -171,7 +176,7 @@ class EndpointDialog(Sheet):
         self.key.setVisible(place != "none")
         named = place == "environment"
         self.key.setEchoMode(QLineEdit.EchoMode.Normal if named else QLineEdit.EchoMode.Password)
-        self.key.setPlaceholderText("OPENAI_API_KEY" if named else "paste the key")
+        self.key.setPlaceholderText(PRESETS[self.preset.value()].variable if named else "paste the key")
         self._say_fault("key", "")
 
     def _suggest_name(self, model: str) -> None:
@@ -206,15 +211,27 @@ class EndpointDialog(Sheet):
             found["name"] = f"The project has a teacher called {name} already."
         for field, words in found.items():
             self._say_fault(field, words)
+        if words := self.price.error():
+            found["price"] = words
+            self.grow()
         return {field: words for field, words in found.items() if words}
 
     def spec(self) -> TeacherSpec:
         """The teacher as it would be kept. Keys go by the endpoint's host, so that its models share one."""
         place, url = self.place.value(), self.url.text().strip()
         names = {"environment": self.key.text().strip(), "none": ""}
-        key_name = names.get(place, urlsplit(url).netloc)
+        try:
+            host = urlsplit(url).netloc
+            options = {name: value for name, value in self.price.options().items() if value is not None}
+        except ValueError:  # a half-typed address or amount, which `errors` names
+            host, options = "", {}
         return TeacherSpec(
-            self.title_.text().strip(), "openai", url=url, model=self.model.text().strip(), key_name=key_name
+            self.title_.text().strip(),
+            PRESETS[self.preset.value()].kind,
+            url=url,
+            model=self.model.text().strip(),
+            key_name=names.get(place, host),
+            options=options,
         )
 
     # ------------------------------------------------------------------------------------------------- testing

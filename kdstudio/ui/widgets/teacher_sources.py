@@ -1,4 +1,4 @@
-"""Where a teacher can come from: a file, what other programs keep on this machine, the sample, an endpoint."""
+"""Where a teacher can come from: a file or folder, what other programs keep here, the sample, an endpoint."""
 
 from __future__ import annotations
 
@@ -6,125 +6,38 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent
-from PySide6.QtWidgets import (
-    QFileDialog,
-    QFrame,
-    QHBoxLayout,
-    QLabel,
-    QProgressBar,
-    QVBoxLayout,
-    QWidget,
-)
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QProgressBar, QVBoxLayout, QWidget
 
-from kdstudio.ui.icons import pixmap
 from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.session import Session
-from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.buttons import button, tool_button
 from kdstudio.ui.widgets.card import Card, line
-from kdstudio.ui.widgets.labels import ElidedLabel, label, set_role
-from kdstudio.ui.widgets.pill import Pill
-from kdstudio.ui.widgets.teacher_words import size_words
+from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.teacher_drop import DropZone
+from kdstudio.ui.widgets.teacher_found import FoundRow
 from kdstudio.ui.widgets.wording import fraction, progress_words
 
 if TYPE_CHECKING:
-    from kdstudio.models.discovery import FoundModel
+    from kdstudio.models.discovery import DescribedModel
     from kdstudio.project import Run
 
-MOST_FOUND = 200
+MOST_FOUND, MOST_FOLDERS = 200, 20
 SAMPLE_NAME = "SmolLM2-135M-Instruct"
 
 
-def find_here(folders: list[str]) -> tuple[list[FoundModel], bool]:
+def find_here(folders: list[str]) -> tuple[list[DescribedModel], bool]:
     """The models on this machine, and whether the sample teacher is among them; for a background task."""
-    from kdstudio.models.discovery import find_models, sample_teacher
+    from kdstudio.models.discovery import describe_models, sample_teacher
 
-    return list(islice(find_models(folders), MOST_FOUND)), sample_teacher() is not None
-
-
-class DropZone(QFrame):
-    """A place for a .gguf file. `given(path)`: dropped or chosen."""
-
-    given = Signal(object)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setObjectName("teachers_drop")
-        self.setProperty("role", "drop")
-        self.setAcceptDrops(True)
-        self._mark = QLabel()
-        self._mark.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        words = label("Drop a .gguf file here, or", "dim")
-        choose = button("Choose a file…", icon="folder-open", name="teachers_choose", clicked=self._choose)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(12, 14, 12, 14)
-        column.setSpacing(8)
-        for part in (self._mark, words, choose):
-            column.addWidget(part, 0, Qt.AlignmentFlag.AlignHCenter)
-        theme().changed.connect(self._draw)
-        self._draw()
-
-    def _draw(self) -> None:
-        self._mark.setPixmap(pixmap("file-down", "dim", 24, self.devicePixelRatioF()))
-
-    def _choose(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "A teacher", str(Path.home()), "GGUF models (*.gguf)")
-        if chosen:
-            self.given.emit(Path(chosen))
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        """Accept one local file; whether it is a model is found out by reading it."""
-        urls = event.mimeData().urls()
-        if len(urls) == 1 and urls[0].isLocalFile():
-            event.acceptProposedAction()
-            set_role(self, over=True)
-
-    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
-        """Look calm again."""
-        set_role(self, over=False)
-        super().dragLeaveEvent(event)
-
-    def dropEvent(self, event: QDropEvent) -> None:
-        """Take the file."""
-        set_role(self, over=False)
-        event.acceptProposedAction()
-        self.given.emit(Path(event.mimeData().urls()[0].toLocalFile()))
-
-
-class FoundRow(QWidget):
-    """A model on this machine with a button that adds it. `wanted(path, name)`."""
-
-    wanted = Signal(object, str)
-
-    def __init__(self, found: FoundModel, *, added: bool) -> None:
-        super().__init__()
-        names = QVBoxLayout()
-        names.setSpacing(0)
-        names.addWidget(ElidedLabel(found.name))
-        large = " · more than this machine’s memory" if found.bytes > psutil.virtual_memory().total else ""
-        names.addWidget(ElidedLabel(f"{found.source} · {size_words(found.bytes)}{large}", "small"))
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 3, 4, 3)
-        row.setSpacing(8)
-        row.addLayout(names, 1)
-        self.setToolTip(str(found.path))
-        if added:
-            row.addWidget(Pill("added", "idle"))
-            return
-        # Ollama names its files by hash; the other names are made from the file's own.
-        name = found.name if found.source == "Ollama" else ""
-        self.add = button("Add", name="teachers_found_add", clicked=lambda: self.wanted.emit(found.path, name))
-        self.add.setAccessibleName(f"Add {found.name}")
-        row.addWidget(self.add)
+    return list(islice(describe_models(folders), MOST_FOUND)), sample_teacher() is not None
 
 
 class TeacherSources(Card):
-    """`file_given(path, name)`, `endpoint_wanted()`, `sample_wanted(wheel path or "")`."""
+    """`file_given(path, name)`, `card_wanted(path, name)`, `endpoint_wanted()`, `sample_wanted(wheel path or "")`."""
 
     file_given = Signal(object, str)
+    card_wanted = Signal(object, str)
     endpoint_wanted = Signal()
     sample_wanted = Signal(str)
 
@@ -132,7 +45,7 @@ class TeacherSources(Card):
         super().__init__("Add a teacher", name="teachers_sources")
         self._session = session
         self._looking: Task | None = None
-        self._found: list[FoundModel] = []
+        self._found: list[DescribedModel] = []
         self._paths: set[str] = set()
         self.zone = DropZone()
         self.zone.given.connect(lambda path: self.file_given.emit(path, ""))
@@ -141,7 +54,7 @@ class TeacherSources(Card):
             "Connect an endpoint…",
             icon="plug",
             name="teachers_endpoint",
-            tip="Ollama, LM Studio, vLLM, llama-server, OpenAI or another",
+            tip="Ollama, LM Studio, vLLM, llama-server, OpenAI, Anthropic, OpenRouter or another",
             clicked=self.endpoint_wanted.emit,
         )
         self.again = tool_button("refresh", "Look again", name="teachers_look", clicked=self.look)
@@ -188,6 +101,11 @@ class TeacherSources(Card):
         column.setSpacing(4)
         head = QHBoxLayout()
         head.addWidget(label("Found on this machine", "heading"), 1)
+        head.addWidget(
+            tool_button(
+                "folder-open", "Look in another folder too", name="teachers_folder", clicked=self._choose_folder
+            )
+        )
         head.addWidget(self.again)
         self._rows = QVBoxLayout()
         self._rows.setContentsMargins(0, 0, 0, 0)
@@ -208,7 +126,18 @@ class TeacherSources(Card):
         self._looking = background(find_here, list(self._session.settings.model_folders), owner=self)
         self._looking.done.connect(self._show_found)
 
-    def _show_found(self, result: tuple[list[FoundModel], bool]) -> None:
+    def look_in(self, folder: Path) -> None:
+        """Look in a folder of the person's own too, from now on."""
+        folders = [one for one in self._session.settings.model_folders if one != str(folder)]
+        self._session.change_settings(model_folders=[str(folder), *folders][:MOST_FOLDERS])
+        self.look()
+
+    def _choose_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "A folder with models", str(Path.home()))
+        if chosen:
+            self.look_in(Path(chosen))
+
+    def _show_found(self, result: tuple[list[DescribedModel], bool]) -> None:
         self._found, sample_here = result
         self.sample.setVisible(not sample_here)
         self._fill()
@@ -225,9 +154,10 @@ class TeacherSources(Card):
             gone = item.widget() if item is not None else None
             if gone is not None:
                 gone.deleteLater()
-        for place, found in enumerate(self._found):
-            row = FoundRow(found, added=str(found.path.resolve()) in self._paths)
+        for place, described in enumerate(self._found):
+            row = FoundRow(described, added=str(described.found.path.resolve()) in self._paths)
             row.wanted.connect(self.file_given)
+            row.card_wanted.connect(self.card_wanted)
             self._rows.insertWidget(place, row)
         words = "" if self._found else "No GGUF models of LM Studio, Ollama or Hugging Face were found."
         self.state.setText(words)
