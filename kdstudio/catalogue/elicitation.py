@@ -53,6 +53,7 @@ class ExamplePrompt(Params):
     """A prompt of the example's project, with a response where the recipe reads some."""
 
     prompt: str
+    image: str = Field("", description="A picture beside the text, as a data URL.")
     reference: str = ""
     tags: tuple[str, ...] = ()
     response: str = ""

@@ -47,7 +47,7 @@ def run_example(recipe: ElicitationRecipe, folder: Path) -> tuple[Rows, dict[str
 def _fill(project: Project, example: ExampleTable) -> None:
     entries = [entry if isinstance(entry, ExamplePrompt) else ExamplePrompt(prompt=entry) for entry in example.prompts]
     prompts = [
-        NewPrompt([{"role": "user", "content": entry.prompt}], entry.tags, entry.reference, "example", "accepted")
+        NewPrompt([{"role": "user", "content": _content(entry)}], entry.tags, entry.reference, "example", "accepted")
         for entry in entries
     ]
     ids, _ = project.rows.put_prompts(prompts)
@@ -56,6 +56,13 @@ def _fill(project: Project, example: ExampleTable) -> None:
         for number, entry in zip(ids, entries, strict=True)
         if entry.response
     )
+
+
+def _content(entry: ExamplePrompt) -> str | list[dict[str, Any]]:
+    """The text, or the text and the picture as parts."""
+    if not entry.image:
+        return entry.prompt
+    return [{"type": "text", "text": entry.prompt}, {"type": "image_url", "image_url": {"url": entry.image}}]
 
 
 def _run_folder(project: Project, recipe: ElicitationRecipe, example: ExampleTable, folder: Path) -> Path:
