@@ -28,6 +28,10 @@ from kdstudio.files import TEMPORARY_MARK
 __all__ = ["Chunk", "Document", "Part", "ReadLimits", "chunks", "documents_in", "read_document"]
 
 MAXIMUM_DOCUMENTS = 10_000
+PROGRAMS = (
+    *(".py", ".js", ".ts", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".go", ".rs", ".rb"),
+    *(".php", ".pl", ".lua", ".r", ".jl", ".swift", ".hs", ".ml", ".ex", ".sh", ".sql"),
+)
 READERS: dict[str, Reader] = {
     ".txt": read_text,
     ".text": read_text,
@@ -38,8 +42,9 @@ READERS: dict[str, Reader] = {
     ".xhtml": read_html,
     ".pdf": read_pdf,
     ".docx": read_docx,
+    **dict.fromkeys(PROGRAMS, read_text),
 }
-_HINT = f"Give one of: {', '.join(READERS)}."
+_HINT = f"Give one of: {', '.join(name for name in READERS if name not in PROGRAMS)}, or program text."
 
 
 @dataclass(frozen=True)

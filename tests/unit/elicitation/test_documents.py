@@ -48,6 +48,12 @@ def test_latin_1_is_read_and_said(tmp_path: Path) -> None:
     assert read_document(written(tmp_path / "a.html", page)).text == "Привет, мир"
 
 
+def test_program_text_keeps_its_indentation(tmp_path: Path) -> None:
+    written(tmp_path / "a.py", "def one():\n    first = 1\n\n    return first\n")
+    (path,) = documents_in([tmp_path])
+    assert read_document(path).text == "def one():\n    first = 1\n\n    return first"
+
+
 def test_markdown_has_headings_but_not_in_code(tmp_path: Path) -> None:
     text = "---\ntitle: x\n---\n# Cells #\n\nAll life.\n\n## Walls\nOf *wood*.\n\n```sh\n# no heading\n\nls\n```\n"
     document = read_document(written(tmp_path / "a.md", text))
