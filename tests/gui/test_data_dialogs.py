@@ -1,4 +1,4 @@
-"""Importing, exporting and asking a teacher from the Data page, with real files and a real job."""
+"""Importing and exporting from the Data page, with real files."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QDialog, QSpinBox
+from PySide6.QtWidgets import QApplication, QDialog
 from pytestqt.qtbot import QtBot
 
-from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import NewPrompt, Project
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.data import DataPage
 from kdstudio.ui.widgets.data_export import ExportDialog, formats_for
-from kdstudio.ui.widgets.data_generate import GenerateDialog
 from kdstudio.ui.widgets.data_import import ImportDialog
 from tests.gui.conftest import Click
 
 DialogT = TypeVar("DialogT", bound=QDialog)
 SECOND = 10_000
-JOB = 120_000
 
 
 @pytest.fixture
@@ -192,77 +188,3 @@ def test_a_place_that_cannot_be_written_is_said(
     click("export_start")
     qtbot.waitUntil(dialog.banner.isVisible, timeout=SECOND)
     assert dialog.start.isEnabled()
-
-
-# ----------------------------------------------------------------------------------------------------- generating
-def test_a_teacher_is_asked_and_its_rows_come_in(
-    page: DataPage, project: Project, tmp_path: Path, click: Click, qtbot: QtBot
-) -> None:
-    project.rows.add_prompts(
-        NewPrompt([{"role": "user", "content": f"prompt {i}"}], tags=["a" if i < 4 else "b"]) for i in range(6)
-    )
-    script = tmp_path / "script.json"
-    script.write_text(json.dumps({"default": "An answer to {prompt}."}))
-    project.teachers.add(TeacherSpec("Script", "scripted", path=str(script)))
-    page.session.rows_changed.emit()
-    page.show_kind("prompt")
-    qtbot.waitUntil(page.toolbar.generate.isEnabled, timeout=SECOND)
-    click("data_generate")
-    dialog = sheet(GenerateDialog)
-    qtbot.waitUntil(dialog.start.isEnabled, timeout=SECOND)
-    assert dialog.count.text() == "Asks 6 prompts that have no such answer yet: 6 answers, at most 1\u202f536 tokens."
-    tokens = dialog.findChild(QSpinBox, "generate_max_tokens")
-    assert tokens is not None
-    tokens.setValue(20)
-    dialog.tag.set_value("a")
-    qtbot.waitUntil(lambda: "4 answers, at most 80 tokens" in dialog.count.text(), timeout=SECOND)
-    click("generate_start")
-    closed(qtbot)
-    qtbot.waitUntil(lambda: project.rows.counts().get(("response", "pending")) == 4, timeout=JOB)
-    qtbot.waitUntil(lambda: page.query.kind == "response" and page.table.rows.rowCount() == 4, timeout=SECOND)
-    assert project.rows.response(1).text == "An answer to prompt 0."
-    assert project.rows.response(1).sampling["max_tokens"] == 20
-    run = project.runs.list("elicit")[0]
-    qtbot.waitUntil(lambda: project.runs.get(run.id).state == "finished", timeout=JOB)
-    assert run.title == "Answer by Script"
-
-
-def test_without_a_teacher_the_way_to_one_is_shown(
-    page: DataPage, project: Project, window: MainWindow, click: Click, qtbot: QtBot
-) -> None:
-    project.rows.add_prompts([NewPrompt([{"role": "user", "content": "hello"}])])
-    page.generate()
-    dialog = sheet(GenerateDialog)
-    qtbot.waitUntil(dialog.banner.isVisible, timeout=SECOND)
-    assert not dialog.start.isEnabled()
-    click("generate_sheet_banner_action")
-    closed(qtbot)
-    assert window.stack.currentWidget() is window.page("teachers")
-
-
-def test_a_recipe_of_ones_own_and_a_broken_one(
-    page: DataPage, project: Project, tmp_path: Path, click: Click, qtbot: QtBot
-) -> None:
-    own, broken = tmp_path / "own.toml", tmp_path / "broken.toml"
-    own.write_text(
-        'version = 1\n[recipe]\nid = "mine"\ntitle = "Mine"\npurpose = "For a test."\n'
-        '[parameters.tone]\ntype = "choice"\ndefault = "kind"\nchoices = ["kind", "dry"]\n'
-        '[[step]]\ntype = "prompt"\nuser = "{{ prompt }} ({{ tone }})"\n'
-        '[[step]]\ntype = "sample"\nmax_tokens = 7\n[[step]]\ntype = "emit"\ntext = "answer"\n'
-    )
-    broken.write_text('version = 1\n[recipe]\nid = "x"\ntitle = "X"\nnonsense = 1\n')
-    project.teachers.add(TeacherSpec("Script", "scripted", path="x.json"))
-    project.rows.add_prompts([NewPrompt([{"role": "user", "content": "hello"}])])
-    page.generate()
-    dialog = sheet(GenerateDialog)
-    qtbot.waitUntil(dialog.start.isEnabled, timeout=SECOND)
-    dialog.take_recipe(broken)
-    assert "nonsense" in dialog.banner.detail.text()
-    assert dialog.recipe.value() == "answer", "the recipe before stays"
-    dialog.take_recipe(own)
-    assert dialog.purpose.text() == "For a test."
-    assert dialog.settings is not None
-    assert dialog.settings.values() == {"tone": "kind"}
-    assert dialog.settings.recipe().step[1].max_tokens == 7  # type: ignore[union-attr]
-    QTest.keyClick(dialog, Qt.Key.Key_Escape)
-    closed(qtbot)

@@ -119,9 +119,19 @@ def close_sheets(way: Way) -> None:
 
 
 def generate(way: Way) -> None:
+    """Out of the gallery by keys, a trial on three rows, its forecast, then all rows."""
     way.wait_click("data_generate")
-    way.wait_click("generate_start")
-    way.qtbot.waitUntil(lambda: any(run.kind == "elicit" for run in way.project.runs.list()), timeout=SOON)
+    way.qtbot.waitUntil(lambda: visible("recipe_card_answer"), timeout=SOON)
+    search = visible_widget("gallery_search")
+    QTest.keyClicks(search, "Llama-GPT4")
+    QTest.keyClick(search, Qt.Key.Key_Return)
+    way.wait_click("generate_try")
+    way.wait_click("generate_start", LONG)
+    trial = way.project.runs.list("elicit")[0]
+    assert trial.parameters["trial"] == 3
+    assert trial.result["would_write"] == 3
+    assert not any(kind == "response" for kind, _ in way.project.rows.counts()), "a trial writes nothing"
+    way.qtbot.waitUntil(lambda: len(way.project.runs.list("elicit")) == 2, timeout=SOON)
     wait_finished(way.project, way.project.runs.list("elicit")[0].id, way.qtbot)
     close_sheets(way)
 

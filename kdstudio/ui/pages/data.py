@@ -21,6 +21,7 @@ from kdstudio.ui.widgets.data_filter import read_filter
 from kdstudio.ui.widgets.data_inspector import PREVIEW, Inspector
 from kdstudio.ui.widgets.data_menu import row_menu
 from kdstudio.ui.widgets.empty_state import EmptyState
+from kdstudio.ui.widgets.funnel_panel import FunnelPanel
 from kdstudio.ui.widgets.row_table import RowTableView
 from kdstudio.ui.widgets.row_table_feed import RowFeed
 from kdstudio.ui.widgets.wording import number, plural
@@ -42,6 +43,7 @@ class DataPage(Page):
         self.feed = RowFeed(self.table, self.isVisible)
         self.inspector = Inspector(session)
         self.footer = Footer()
+        self.funnel = FunnelPanel(session)
         self.actions_ = RowActions(session, self.table)
         self._build()
         self._connect()
@@ -73,6 +75,7 @@ class DataPage(Page):
         self.content.setSpacing(8)
         self.content.addWidget(self.toolbar)
         self.content.addWidget(self.filter)
+        self.content.addWidget(self.funnel)
         self.content.addWidget(self.stack, 1)
 
     def _connect(self) -> None:
@@ -99,6 +102,7 @@ class DataPage(Page):
         self.inspector.failed.connect(self.show_error)
         self.footer.all_decided.connect(lambda status: self.actions_.decide_all(cast("Status", status)))
         self.actions_.failed.connect(self.show_error)
+        self.funnel.failed.connect(self.show_error)
         self.actions_.working.connect(self.footer.show_working)
         find = QShortcut(QKeySequence.StandardKey.Find, self)
         find.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -112,10 +116,12 @@ class DataPage(Page):
             self._show_empty()
             return
         self._counts = project.rows.counts()
+        self.funnel.open_project()
         self.feed.open(project.folder)
         self.show_kind("response" if self._total("response") else "prompt")
 
     def _close_project(self) -> None:
+        self.funnel.close_run()
         self.inspector.show_nothing()
         self.feed.close()
 
@@ -181,7 +187,6 @@ class DataPage(Page):
         project, kind = self.session.project, self.query.kind
         for one in (self.toolbar.importing, self.toolbar.exporting, self.toolbar.generate):
             one.setEnabled(project is not None)
-        self.toolbar.generate.setEnabled(project is not None and bool(self._total("prompt")))
         self.toolbar.exporting.setEnabled(project is not None and any(self._counts.values()))
         self.filter.setVisible(project is not None and bool(self._total(kind)))
         self.stack.setCurrentIndex(0 if len(self.table.rows.ids) else 1)
@@ -192,7 +197,7 @@ class DataPage(Page):
             fault = self.footer.fault.text()
             self.empty.say(f"No {KIND_WORDS[kind].lower()} match this filter. {fault}".strip(), "Clear the filter")
         elif kind == "prompt":
-            self.empty.say("No prompts yet. Import a file with prompts, or drop it here.", "Import…")
+            self.empty.say("No prompts yet. Import or drop a file, or let a recipe make some: Generate.", "Import…")
         elif kind == "preference":
             self.empty.say("No preferences yet. They come from files with a chosen and a rejected answer.", "Import…")
         elif self._total("prompt"):
@@ -300,12 +305,19 @@ class DataPage(Page):
         self._open(ExportDialog(self.session, self.query.kind, self.query.status, self))
 
     def generate(self) -> None:
-        """Open the dialog that asks a teacher."""
+        """Open the gallery of recipes."""
         from kdstudio.ui.widgets.data_generate import GenerateDialog
 
+        if self.session.project is None:
+            return
         dialog = GenerateDialog(self.session, self)
-        dialog.started.connect(lambda _run: self.show_kind("response"))
+        dialog.started.connect(self._generating)
         self._open(dialog)
+
+    def _generating(self, run_id: str, kind: str) -> None:
+        """A recipe runs: its rows come in below its funnel."""
+        self.show_kind(kind)
+        self.funnel.show_run(run_id)
 
     def _open(self, dialog: QDialog) -> None:
         self.banner.dismiss()
