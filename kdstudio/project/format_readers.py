@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdstudio.project.content import Message, plain_text
+from kdstudio.project.content import Message, picture_of, plain_text
 from kdstudio.project.text_source import UnusableError
 
 ROLES = {
@@ -27,6 +27,7 @@ ROLES = {
 }
 _KEPT_KEYS = ("tool_calls", "tool_call_id", "name", "reasoning")
 PROMPT_KEYS = ("prompt", "question", "instruction", "input", "query", "text")
+PICTURE = "<image>"
 RESPONSE_KEYS = ("completion", "response", "answer", "output")
 _GUARDED = re.compile(r"^[=+\-@\t\r\x00]")
 
@@ -50,7 +51,7 @@ def checked(item: Item) -> Item:
     for turn in item.messages:
         if turn["role"] == "user":
             content = turn["content"]
-            if content.strip() if isinstance(content, str) else plain_text(content).strip():
+            if _says_something(content):
                 break
     else:
         raise UnusableError("the prompt is empty")
@@ -59,6 +60,10 @@ def checked(item: Item) -> Item:
     if item.candidates and not all(candidate.strip() for candidate in item.candidates):
         raise UnusableError("the chosen or the rejected answer is empty")
     return item
+
+
+def _says_something(content: Any) -> bool:
+    return bool(plain_text(content).strip()) or (isinstance(content, list) and any(map(picture_of, content)))
 
 
 def _text(value: Any, name: str) -> str:
@@ -142,12 +147,32 @@ def read_messages(record: Mapping[str, Any]) -> Item:
 
 
 def read_sharegpt(record: Mapping[str, Any]) -> Item:
-    """`{"conversations": [{"from", "value"}, ...], "system": "..."}`."""
+    """`{"conversations": [{"from", "value"}, ...], "system": "...", "images": [...]}`; `<image>` is where one is."""
     messages = _chat(record.get("conversations"), "from", "value", "conversations")
+    if isinstance(images := record.get("images"), list) and images:
+        _place_pictures(messages, images)
     system = record.get("system")
     if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
     return _with_extras(record, _split(messages))
+
+
+def _place_pictures(messages: list[Message], images: list[Any]) -> None:
+    """Put the pictures into the turns as parts. Raises `UnusableError` when there are more or fewer than places."""
+    left = list(images)
+    for message in messages:
+        if not isinstance(text := message["content"], str) or PICTURE not in text:
+            continue
+        message["content"] = parts = []
+        for number, piece in enumerate(text.split(PICTURE)):
+            if number and (not left or not isinstance(left[0], str)):
+                raise UnusableError("a picture is missing, or is not given by its address")
+            if number:
+                parts.append({"type": "image_url", "image_url": {"url": left.pop(0)}})
+            if piece := piece.removeprefix("\n" if number else "").removesuffix("\n"):
+                parts.append({"type": "text", "text": piece})
+    if left:
+        raise UnusableError(f"{len(left)} of its pictures have no place in the conversation")
 
 
 def read_alpaca(record: Mapping[str, Any]) -> Item:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdstudio.project.content import Message, Preference, Prompt, Response
-from kdstudio.project.format_readers import guard
+from kdstudio.project.content import Message, Preference, Prompt, Response, picture_of
+from kdstudio.project.format_readers import PICTURE, guard
 
 CSV_COLUMNS = ("system", "prompt", "completion", "reasoning", "chosen", "rejected", "tags", "reference")
 
@@ -22,7 +22,7 @@ def _is_single(prompt: Prompt) -> bool:
     """Whether a prompt is one user turn of plain text, perhaps after a system turn."""
     roles = [message.get("role") for message in prompt.messages]
     plain = all(_is_plain(message) for message in prompt.messages)
-    return roles in (["user"], ["system", "user"]) and plain and not prompt.extras
+    return roles in (["user"], ["system", "user"]) and plain and not prompt.extras.get("tools")
 
 
 def _single(prompt: Prompt) -> dict[str, str]:
@@ -62,14 +62,37 @@ def write_messages(prompt: Prompt, response: Response | None, preference: Prefer
 
 
 def write_sharegpt(prompt: Prompt, response: Response | None, preference: Preference | None) -> dict[str, Any]:
-    """Turns of plain text under the names human, gpt and system. Raises `UnfitError` for tool calls and attachments."""
+    """Turns under the names human, gpt and system. Raises `UnfitError` for tools and what is neither text nor picture.
+
+    A picture stands as `<image>` in its turn, and in order in `images`: the form of LLaVA and LLaMA-Factory.
+    """
     del preference
     names = {"user": "human", "assistant": "gpt"}
     turns = [*prompt.messages, *([_assistant(response.text)] if response else [])]
-    if not all(_is_plain(turn) for turn in turns) or prompt.extras:
+    if not all(turn.keys() <= {"role", "content"} for turn in turns) or prompt.extras.get("tools"):
         raise UnfitError("it has tools or attachments")
-    spoken = [{"from": names.get(turn["role"], turn["role"]), "value": turn["content"]} for turn in turns]
-    return _with_extras({"conversations": spoken}, prompt)
+    pictures: list[str] = []
+    spoken = [
+        {"from": names.get(turn["role"], turn["role"]), "value": _with_places(turn["content"], pictures)}
+        for turn in turns
+    ]
+    return _with_extras({"conversations": spoken, **({"images": pictures} if pictures else {})}, prompt)
+
+
+def _with_places(content: Any, pictures: list[str]) -> str:
+    """The text of a turn with `<image>` where a picture is, which goes into `pictures`. Raises `UnfitError`."""
+    if isinstance(content, str):
+        return content
+    lines: list[str] = []
+    for part in content if isinstance(content, list) else [None]:
+        if picture := picture_of(part):
+            pictures.append(picture)
+            lines.append(PICTURE)
+        elif isinstance(part, dict) and isinstance(text := part.get("text"), str) and PICTURE not in text:
+            lines.append(text)
+        else:
+            raise UnfitError("it has tools or attachments")
+    return "\n".join(lines)
 
 
 def write_alpaca(prompt: Prompt, response: Response | None, preference: Preference | None) -> dict[str, Any]:

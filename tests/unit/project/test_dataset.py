@@ -164,6 +164,50 @@ def test_tools_and_tool_calls_come_back(project: Project, tmp_path: Path) -> Non
         export_file(project, tmp_path / "x", "sharegpt", status="")
 
 
+def test_pictures_come_back_in_every_format_that_has_a_place_for_them(
+    project: Project, two: tuple[Project, Project], tmp_path: Path
+) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    turn = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, picture]}
+    project.rows.add_prompts([NewPrompt([turn]), NewPrompt([{"role": "user", "content": [picture]}])])
+    project.rows.add_responses([NewResponse(1, "A cup."), NewResponse(2, "A lamp.")])
+    record = exported(project, tmp_path, "sharegpt")[0]
+    assert record["conversations"][0] == {"from": "human", "value": "What is this?\n<image>"}
+    assert record["images"] == ["data:image/png;base64,AAAA"]
+    for name in ("sharegpt", "openai_messages", "prompt_completion"):
+        empty(two[0])
+        export_file(project, tmp_path / f"{name}.jsonl", name, status="")
+        report = import_file(two[0], tmp_path / f"{name}.jsonl")
+        assert (report.prompts, report.responses, report.rejected) == (2, 2, 0), name
+        assert next(prompt.messages for prompt in two[0].rows.prompts()) == (turn,)
+    for name in ("alpaca", "csv"):
+        with pytest.raises(BadInput, match="attachments"):
+            export_file(project, tmp_path / "x", name, status="")
+
+
+def test_pictures_without_a_place_are_refused(project: Project, tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A cup."}]
+    whole: dict[str, Any] = {"conversations": said, "images": ["a.png"]}
+    records = [whole, {**whole, "images": ["a.png", "b.png"]}, {**whole, "images": [7]}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, records)))
+    report = import_file(project, tmp_path / "in.jsonl")
+    assert (report.prompts, report.rejected) == (1, 2)
+    parts = [{"type": "text", "text": "Where does <image> stand?"}]
+    project.rows.add_prompts([NewPrompt([{"role": "user", "content": parts}])])
+    project.rows.add_responses([NewResponse(2, "Nowhere.")])
+    with pytest.raises(BadInput, match="attachments"):
+        export_file(project, tmp_path / "x", "sharegpt", status="")
+
+
+def test_what_a_recipe_kept_with_a_prompt_does_not_hinder_its_export(project: Project, tmp_path: Path) -> None:
+    extras = {"provenance": {"recipe": "math"}, "principle": "Be exact."}
+    project.rows.add_prompts([NewPrompt([TURNS[1]], extras=extras)])
+    project.rows.add_responses([NewResponse(1, "1")])
+    assert exported(project, tmp_path, "alpaca") == [{"instruction": "one", "input": "", "output": "1"}]
+    assert exported(project, tmp_path, "sharegpt")[0]["conversations"][1]["value"] == "1"
+    assert exported(project, tmp_path, "prompt_completion") == [{"prompt": "one", "completion": "1"}]
+
+
 def test_preferences_export_their_best_and_worst(project: Project, tmp_path: Path) -> None:
     project.rows.add_prompts([NewPrompt([TURNS[1]]), NewPrompt(TURNS)])
     project.rows.add_preferences([NewPreference(1, ["so", "good", "bad"], [0.5, 0.9, 0.1])])
