@@ -68,6 +68,9 @@ class DataTable(Params):
     status: Literal["accepted", "any"] = Field("accepted", description="Rows that take part.")
     held_out_tag: str = Field("", description="Prompts with this tag are held out; empty draws `held_out` at random.")
     held_out: float = Field(0.1, ge=0, le=0.5, description="Share of the prompts held out, drawn by the run's seed.")
+    exclude_tags: tuple[str, ...] = Field(
+        (), description="Never train on prompts with one of these tags, such as exam and general: they only measure."
+    )
     limit: int = Field(
         0, ge=0, description="Use at most this many training rows; 0 uses all.", json_schema_extra={"zero": "all"}
     )

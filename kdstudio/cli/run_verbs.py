@@ -233,7 +233,16 @@ def evaluate(
         result = run_job_in(
             target, "evaluate", parameters, as_json=False, title=f"Evaluate {Path(what).name}", keys=keys
         )
-    show(result, as_json=json, text=_figures(result))
+    show(result, as_json=json, text="\n".join([_figures(result), *_by_tag(result.get("by_tag") or {})]))
+
+
+def _by_tag(table: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each tag, and what the trainer saw on its rows before and after."""
+    lines = []
+    for tag, figures in table.items():
+        lines.append(f"{tag}: {_figures(figures)}")
+        lines += [f"  {name}: {_figures(figures[name])}" for name in ("before", "after") if name in figures]
+    return lines
 
 
 def export(

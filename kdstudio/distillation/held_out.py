@@ -23,7 +23,7 @@ from kdstudio.distillation.teacher_signals import Precision, SignalSource
 
 HEAD_ELEMENTS = 1 << 23
 """Logits formed at once (32 MiB in float32): longer batches go through the head in pieces."""
-HELD_OUT_NAME = "held_out_rows.json"
+HELD_OUT_NAME, BEFORE_NAME = "held_out_rows.json", "held_out_rows_before.json"
 Scorer = Callable[[Tensor], Tensor]
 _FIGURES = ("nll", "forward_kl", "top1_agreement")
 
@@ -52,9 +52,14 @@ class HeldOut:
         }
         return {name: value for name, value in named.items() if value is not None}
 
-    def write(self, folder: Path) -> None:
-        """Keep each row's figures in the run's folder, for comparing runs row by row."""
-        files.write_text(folder / HELD_OUT_NAME, json.dumps(self.rows))
+    def write(self, folder: Path, *, before: bool = False) -> None:
+        """Keep each row's figures in the run's folder, for comparing runs row by row.
+
+        Those from `before` the first step are kept beside them: what the student knew, by tag.
+        """
+        text = json.dumps(self.rows)
+        for name in (BEFORE_NAME, HELD_OUT_NAME) if before else (HELD_OUT_NAME,):
+            files.write_text(folder / name, text)
 
 
 def token_pieces(count: int, vocabulary: int) -> Iterator[slice]:

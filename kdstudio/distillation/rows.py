@@ -70,19 +70,22 @@ def split_rows(examples: Sequence[Example], table: DataTable, seed: int, *, shar
     `share_prefix` false: every row is read whole, as whatever looks at the prompt's own tokens needs.
     """
     examples = _whole_groups(examples)
+    apart = [example for example in examples if set(example.tags) & set(table.exclude_tags)]
+    others = [example for example in examples if not set(example.tags) & set(table.exclude_tags)]
     if table.held_out_tag:
-        held = [example for example in examples if table.held_out_tag in example.tags]
-        rest = [example for example in examples if table.held_out_tag not in example.tags]
-        if not held:
+        held = [example for example in others if table.held_out_tag in example.tags]
+        rest = [example for example in others if table.held_out_tag not in example.tags]
+        if not any(table.held_out_tag in example.tags for example in examples):
             raise BadInput(
                 "No row is held out",
                 f"No row that could be used has the tag {table.held_out_tag!r}.",
                 "Correct data.held_out_tag, or leave it empty to draw held-out rows at random.",
             )
     else:
-        drawn = held_out_prompts([example.prompt_id for example in examples], table.held_out, seed)
-        held = [example for example in examples if example.prompt_id in drawn]
-        rest = [example for example in examples if example.prompt_id not in drawn]
+        drawn = held_out_prompts([example.prompt_id for example in others], table.held_out, seed)
+        held = [example for example in others if example.prompt_id in drawn]
+        rest = [example for example in others if example.prompt_id not in drawn]
+    held += apart
     rest = _whole_groups(rest[: table.limit]) if table.limit else rest
     if not rest:
         raise BadInput(

@@ -242,7 +242,7 @@ class Trainer:
         self._outcome.held_out = found.values()
         self._job.emit(Metric(step, found.values()))
         if self._accelerator.is_main_process:
-            found.write(self._job.run_folder)
+            found.write(self._job.run_folder, before=step == 0)
         self._learning.after_validation(found.nll)
         for example, answer in zip(self._samples, answers, strict=True):
             text = text_of(self._student.tokenizer, answer)

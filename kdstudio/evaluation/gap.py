@@ -37,6 +37,9 @@ class Gap:
         return asdict(self)
 
 
+_FIGURES = ("forward_kl", "reverse_kl", "top1_agreement", "teacher_nll", "student_nll")
+
+
 class GapMeter:
     """Adds up blocks of positions in float64; `largest_kl` is the worst single position."""
 
@@ -45,6 +48,8 @@ class GapMeter:
         self.positions = 0
         self.rows = 0
         self.largest_kl = 0.0
+        self.each_row: list[dict[str, float]] = []
+        self._told = torch.zeros(6, dtype=torch.float64)
 
     @torch.inference_mode()
     def add(self, teacher: Logits, student: Logits, labels: list[int]) -> None:
@@ -64,6 +69,13 @@ class GapMeter:
         )
         self.positions += len(labels)
         self.largest_kl = max(self.largest_kl, float(forward.max()))
+
+    def end_row(self) -> None:
+        """Count a row, and keep its sums apart: `positions` and the figures of `Gap` by name."""
+        self.rows += 1
+        so_far = torch.cat([torch.tensor([self.positions], dtype=torch.float64), self._sums])
+        self.each_row.append(dict(zip(("positions", *_FIGURES), (so_far - self._told).tolist(), strict=True)))
+        self._told = so_far
 
     def result(self) -> Gap:
         """The means so far. Raises `KnownError` when nothing was compared."""
@@ -98,7 +110,7 @@ def measure(
         for p, q in zip(teacher.at(prompt, labels), student.at(prompt, labels), strict=True):
             meter.add(p, q, labels[done : done + len(p)])
             done += len(p)
-        meter.rows += 1
+        meter.end_row()
         if progress is not None:
             progress(meter.rows, meter.positions)
     return meter
@@ -110,27 +122,29 @@ def likelihood(
     *,
     continues: Callable[[], bool] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[float, int]:
-    """Mean negative log-likelihood of the responses in nats, and how many positions it is over.
+) -> list[dict[str, float]]:
+    """Of each row its `positions`, and over them the sum of `student_nll`, the response's negative log-likelihood.
 
-    For a teacher whose distribution cannot be seen. Arguments as in `measure`. Raises `KnownError` without one.
+    For a teacher whose distribution cannot be seen. Arguments as in `measure`. Raises `KnownError` without a position.
     """
-    total, positions = 0.0, 0
+    found: list[dict[str, float]] = []
+    positions = 0
     for rows, (prompt, response) in enumerate(pairs, start=1):
         if continues is not None and not continues():
             break
-        done = 0
+        done, total = 0, 0.0
         for block in student.at(prompt, response):
             logits = torch.from_numpy(block)
             labels = torch.tensor(list(response[done : done + len(block)])).unsqueeze(1)
             total += float((logits.logsumexp(dim=1) - logits.gather(1, labels).squeeze(1)).double().sum())
             done += len(block)
         positions += done
+        found.append({"positions": done, "student_nll": total})
         if progress is not None:
             progress(rows, positions)
     if positions == 0:
         raise _nothing()
-    return total / positions, positions
+    return found
 
 
 def _nothing() -> KnownError:

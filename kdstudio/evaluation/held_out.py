@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,16 @@ STUDENT_NAME = "student"
 
 @dataclass(frozen=True)
 class MeasuredRows:
-    """Rows to measure on, with their messages. `text` says what they are, `held_out` whether none was learnt."""
+    """Rows to measure on, with their messages. `text` says what they are, `held_out` whether none was learnt.
+
+    `run_folder`: of the run that held them out.
+    """
 
     examples: tuple[Example, ...]
     messages: dict[int, tuple[dict[str, Any], ...]]
     text: str
     held_out: bool
+    run_folder: Path | None = None
 
     @property
     def pairs(self) -> list[Pair]:
@@ -43,7 +47,7 @@ class MeasuredRows:
     def first(self, limit: int) -> MeasuredRows:
         """At most `limit` rows (0: all)."""
         chosen = self.examples[:limit] if limit else self.examples
-        return MeasuredRows(chosen, self.messages, self.text, self.held_out)
+        return replace(self, examples=chosen)
 
     def prompts(self, count: int) -> list[Example]:
         """`count` rows with different prompts, spread evenly."""
@@ -86,7 +90,8 @@ def rows_of_run(run_folder: Path, project_folder: Path, tokenizer: Tokenizer, ma
         example for example in map(rows.examples.__getitem__, rows.held_out) if not example.group or example.score > 0
     ]
     if held:
-        return _measured(held, sources, "responses of rows that were held out from training", held_out=True)
+        measured = _measured(held, sources, "responses of rows that were held out from training", held_out=True)
+        return replace(measured, run_folder=run_folder)
     learnt = [rows.examples[index] for index in rows.training]
     return _measured(learnt, sources, "responses the student was trained on (none was held out)", held_out=False)
 

@@ -14,6 +14,7 @@ from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, KnownError, Stopped
 from kdstudio.evaluation.answers import Prompt, SideBySide, answers_of, side_by_side
+from kdstudio.evaluation.by_tag import by_tag
 from kdstudio.evaluation.gap import likelihood, measure
 from kdstudio.evaluation.held_out import STUDENT_NAME, MeasuredRows, rows_for_file, rows_of_run, run_folder_of
 from kdstudio.evaluation.logits import LlamaLogits, LogitSource
@@ -62,6 +63,7 @@ class Student:
 def run(job: EvaluationJob) -> dict[str, Any]:
     """Measure and compare; returns `forward_kl, reverse_kl, top1_agreement, teacher_nll, student_nll, rows` and more.
 
+    `by_tag` holds the figures for each tag of the rows, and what the trainer saw on them before and after.
     Figures that need the teacher's full distribution are None where it has none to give, and a warning says why.
     """
     spec = _teacher(job.parameters.get("teacher"))
@@ -121,16 +123,16 @@ def _gap(job: EvaluationJob, spec: TeacherSpec, student: Student, rows: Measured
 
         if obstacle is not None:
             job.warn("No divergence to this teacher", obstacle, "The student's own likelihood is measured instead.")
-            nll, positions = likelihood(measured, pairs, continues=job.continues, progress=progress)
-            return _figures(None, None, None, None, nll, len(pairs), positions)
+            each = likelihood(measured, pairs, continues=job.continues, progress=progress)
+            positions = round(sum(row["positions"] for row in each))
+            nll = sum(row["student_nll"] for row in each) / positions
+            tags = by_tag(rows.examples, each, rows.run_folder)
+            return _figures(None, None, None, None, nll, len(pairs), positions) | {"by_tag": tags}
         teacher = stack.enter_context(_closing(_local_logits(spec, rows.longest)))
         meter = measure(teacher, measured, pairs, continues=job.continues, progress=progress)
     if not job.continues():
         raise Stopped("The measurement was ended early.")
-    gap = meter.result()
-    return _figures(
-        gap.forward_kl, gap.reverse_kl, gap.top1_agreement, gap.teacher_nll, gap.student_nll, gap.rows, gap.positions
-    )
+    return {**meter.result().as_dict(), "by_tag": by_tag(rows.examples, meter.each_row, rows.run_folder)}
 
 
 def _figures(

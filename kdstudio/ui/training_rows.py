@@ -48,7 +48,9 @@ def row_sizes(project: Project, recipe: TrainingRecipe) -> RowSizes:
         ids = table.ids(RowQuery(kind, status=status))
         total = len(ids)
         tag = data.held_out_tag
-        held = table.count(RowQuery(kind, status=status, tag=tag)) if tag else round(total * data.held_out)
+        apart = {row for name in data.exclude_tags for row in table.ids(RowQuery(kind, status=status, tag=name))}
+        tagged = set(table.ids(RowQuery(kind, status=status, tag=tag))) if tag else set[int]()
+        held = len(apart | tagged) if tag else len(apart) + round((total - len(apart)) * data.held_out)
     finally:
         table.close()
     training = total - held
@@ -63,7 +65,12 @@ def row_sizes(project: Project, recipe: TrainingRecipe) -> RowSizes:
         longest = max(longest, round(prompt + answer))
     seen = max(1, len(chosen))
     return RowSizes(
-        training, held, prompts / seen, responses / seen, min(longest, data.maximum_tokens), tagged=not tag or held > 0
+        training,
+        held,
+        prompts / seen,
+        responses / seen,
+        min(longest, data.maximum_tokens),
+        tagged=not tag or bool(tagged),
     )
 
 

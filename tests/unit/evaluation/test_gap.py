@@ -192,6 +192,17 @@ def test_hidden_states_are_remembered_up_to_a_limit() -> None:
 
 def test_likelihood_alone() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.125, 0.125, 0.75]], np.float32))
-    nll, positions = likelihood(Given([logits]), [([0], [1, 2])])
-    assert nll == pytest.approx((np.log(4) + np.log(4 / 3)) / 2, rel=1e-5)
-    assert positions == 2
+    (row,) = likelihood(Given([logits]), [([0], [1, 2])])
+    assert row == {"positions": 2, "student_nll": pytest.approx(np.log(4) + np.log(4 / 3), rel=1e-5)}
+
+
+def test_each_row_keeps_its_own_sums() -> None:
+    flat, sure = np.zeros((2, 4), np.float32), np.log(np.array([[0.7, 0.1, 0.1, 0.1]], np.float32))
+    meter = measure(Given([flat, sure]), Given([flat, np.zeros((1, 4), np.float32)]), [([0], [1, 2]), ([0], [0])])
+    first, second = meter.each_row
+    assert first["forward_kl"] == 0.0
+    assert first["student_nll"] == pytest.approx(2 * np.log(4))
+    kl = 0.7 * np.log(0.7 * 4) + 0.3 * np.log(0.1 * 4)
+    assert second["forward_kl"] == pytest.approx(kl, rel=1e-5)
+    assert meter.result().forward_kl == pytest.approx(kl / 3, rel=1e-5)
+    assert (first["positions"], second["positions"]) == (2, 1)
