@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -137,6 +139,67 @@ def test_an_endpoint_streams_can_be_stopped_and_says_that_it_gives_no_log_probs(
     assert "sent no log-probs" in panel.without.text()
     assert "$" in panel.figures.text()
     secrets.forget("try-key")
+
+
+class _Sure(BaseHTTPRequestHandler):
+    """An endpoint that does not stream, and sends log-probs."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert asked["logprobs"]
+        assert asked["top_logprobs"] == 8
+        other = {"token": "No", "logprob": -3.0, "bytes": None}
+        said = [{"token": text, "logprob": nats, "bytes": None} for text, nats in (("Yes", -0.05), (".", -2.5))]
+        content = [{**said[0], "top_logprobs": [said[0], other]}, {**said[1], "top_logprobs": [said[1]]}]
+        message = {"role": "assistant", "content": "Yes."}
+        choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": {"content": content}}
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        body = {"id": "x", "object": "chat.completion", "created": 1, "model": "small", "choices": [choice]}
+        data = json.dumps({**body, "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+def test_an_endpoint_with_log_probs_is_coloured(
+    page: TeachersPage, project: Project, click: Click, qtbot: QtBot
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Sure)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    panel = opened(page, project, endpoint(f"http://127.0.0.1:{server.server_address[1]}/v1", key=""), click, qtbot)
+    ask(panel, "Sure?")
+    qtbot.waitUntil(panel.pill.isVisible, timeout=CHILD)
+    assert [(one.text, one.log_prob) for one in panel.answer.tokens] == [("Yes", -0.05), (".", -2.5)]
+    panel.answer.choose(0)
+    assert "“No” −3.00 nats (5.0 %)" in panel.answer.others.text().replace("\u00a0", " ")
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_trial_outlives_a_test_of_its_teacher(
+    page: TeachersPage, project: Project, tmp_path: Path, click: Click, qtbot: QtBot
+) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"default": "Hello from the script."}))
+    panel = opened(page, project, TeacherSpec("Script", "scripted", path=str(script)), click, qtbot)
+    ask(panel, "Hi")
+    qtbot.waitUntil(panel.pill.isVisible, timeout=CHILD)
+    card = page.cards["Script"]
+    click(card.test)
+    qtbot.waitUntil(lambda: page.cards["Script"] is not card, timeout=CHILD)
+    assert page.cards["Script"].panel is panel
+    assert page.cards["Script"].try_it.text() == "Close"
+    assert page.cards["Script"].speed.text().endswith("measured just now")
+    assert panel.answer.view.toPlainText() == "Hello from the script."
+    QTest.keyClick(panel.question, Qt.Key.Key_Escape)
+    assert page.cards["Script"].panel is None
 
 
 def test_a_refused_a_missing_and_a_mended_key(

@@ -152,19 +152,19 @@ class TeachersPage(Page):
         """Make a card for each; a card whose teacher did not change is kept, with what it shows."""
         teachers, spent = read
         kept = {name: card for name, card in self.cards.items() if any(one == card.stored for one, _ in teachers)}
-        for name, card in self.cards.items():
-            if name not in kept:
-                card.end_try()
-                self._column.removeWidget(card)
-                card.hide()
-                card.deleteLater()
-        self.cards = {}
+        before, self.cards = self.cards, {}
         for place, (stored, there) in enumerate(teachers):
             name = stored.spec.name
             card = kept.get(name) or self._card(stored, there=there)
             self.cards[name] = card
             card.show_spent(spent.get(name, 0.0))
             self._column.insertWidget(place, card)
+            card.show()
+            if name in before and card is not before[name]:
+                card.take_try(before[name])
+        for name, card in before.items():
+            if name not in kept:
+                self._forget(card)
         self.sources.show_added({stored.spec.path for stored, _ in teachers if stored.spec.path})
         self.stack.setCurrentIndex(0 if teachers else 1)
         has_project = self.session.project is not None
@@ -174,6 +174,12 @@ class TeachersPage(Page):
             self.empty.say(words, "Get the sample teacher (93 MB)" if self.sources.sample.isVisibleTo(self) else "")
         else:
             self.empty.say("Teachers belong to a project. Open or create one first.", "Go to Home")
+
+    def _forget(self, card: TeacherCard) -> None:
+        card.end_try()
+        self._column.removeWidget(card)
+        card.hide()
+        card.deleteLater()
 
     def _card(self, stored: StoredTeacher, *, there: bool) -> TeacherCard:
         card = TeacherCard(self.session, stored, file_there=there)

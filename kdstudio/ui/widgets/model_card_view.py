@@ -154,7 +154,7 @@ def _code(text: str) -> QPlainTextEdit:
     view.setFont(mono_font(9.0))
     shown = sum(1 + len(part) // 76 for part in text.split("\n"))
     lines = min(_MOST_LINES, max(_FEWEST_LINES, shown))
-    view.setFixedHeight(lines * view.fontMetrics().lineSpacing() + 16)
+    view.setFixedHeight(lines * view.fontMetrics().lineSpacing() + 24)
     return view
 
 

@@ -208,16 +208,26 @@ class TeacherCard(Card):
         if self.panel is not None:
             self.end_try()
             return
-        self.panel = TryPanel(self.stored.spec, self)
-        self.panel.closed.connect(self.end_try)
-        self._rule = line()
-        for part in (self._rule, self.panel):
+        self._hold(TryPanel(self.stored.spec, self)).question.setFocus()
+        self.trying.emit(self.stored.spec.name)
+
+    def take_try(self, other: TeacherCard) -> None:
+        """Go on with the trial of a card whose place this one takes, if it is of the very same teacher."""
+        panel = other.panel
+        if panel is not None and other.stored.spec == self.stored.spec:
+            other.panel = None
+            panel.closed.disconnect(other.end_try)
+            self._hold(panel)
+
+    def _hold(self, panel: TryPanel) -> TryPanel:
+        self.panel, self._rule = panel, line()
+        panel.closed.connect(self.end_try)
+        for part in (self._rule, panel):
             self.add(part)
             part.show()
         self.try_it.setText("Close")
         set_icon(self.try_it, "x", gap=4)
-        self.trying.emit(self.stored.spec.name)
-        self.panel.question.setFocus()
+        return panel
 
     def end_try(self) -> None:
         """Close the trial; its process ends."""

@@ -159,6 +159,7 @@ class TeacherSources(Card):
             row.wanted.connect(self.file_given)
             row.card_wanted.connect(self.card_wanted)
             self._rows.insertWidget(place, row)
+            row.show()
         words = "" if self._found else "No GGUF models of LM Studio, Ollama or Hugging Face were found."
         self.state.setText(words)
         self.state.setVisible(bool(words))
