@@ -322,3 +322,23 @@ def test_a_folder_of_hugging_face_is_added_or_refused_in_words(
     qtbot.waitUntil(page.banner.isVisible, timeout=SECOND)
     assert page.banner.title.text() == "Pickled weights are refused"
     assert not page.cards
+
+
+def test_a_sound_folder_becomes_a_card_with_features(page: TeachersPage, tmp_path: Path, qtbot: QtBot) -> None:
+    folder = tmp_path / "My-Model"
+    folder.mkdir()
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = {"model_type": "qwen2", **sizes, "vocab_size": 100, "max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"x" * 500)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    drop(page.sources.zone, folder)
+    qtbot.waitUntil(lambda: "My-Model" in page.cards, timeout=SECOND)
+    card = page.cards["My-Model"]
+    said = words_of(card)
+    assert "Features: hidden states, attention" in said
+    assert "MIT: you may train students" in said
+    assert any(words.startswith("Hugging Face folder · ") and "context 64" in words for words in said)
+    assert card.try_it.isEnabled()
+    assert card.findChild(QWidget, "teacher_card_open") is None  # the view of a card reads GGUF files
