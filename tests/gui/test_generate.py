@@ -13,11 +13,13 @@ from pytestqt.qtbot import QtBot
 
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import NewPrompt, Project
-from kdstudio.recipe import ElicitationRecipe, load_recipe
+from kdstudio.recipe import ElicitationRecipe, load_recipe, recipe_hash, shipped_recipes
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.data import DataPage
+from kdstudio.ui.recipe_offer import Offer
 from kdstudio.ui.widgets.data_generate import GenerateDialog
 from kdstudio.ui.widgets.funnel_rows import FallenSheet
+from kdstudio.ui.widgets.recipe_form import RecipeForm
 from tests.gui.conftest import Click, visible_widget
 
 SECOND = 10_000
@@ -359,3 +361,29 @@ def test_documents_are_chosen_and_missed(
     qtbot.waitUntil(lambda: project.rows.counts().get(("prompt", "pending")) == 10, timeout=JOB)
     assert page.query.kind == "prompt"
     qtbot.waitUntil(lambda: page.funnel.pill.word == "finished", timeout=JOB)
+
+
+# ------------------------------------------------------------------------------------------------- all that is shipped
+def check_untouched(recipes: dict[str, ElicitationRecipe], qtbot: QtBot) -> None:
+    """Untouched forms, and the recipe as text, give the recipe whose hash the command line has too."""
+    form = RecipeForm()
+    qtbot.addWidget(form)
+    for key, recipe in recipes.items():
+        QApplication.processEvents()
+        form.show_recipe(recipe, Offer())
+        assert recipe_hash(form.recipe()) == recipe_hash(recipe), key
+        form.as_text.setChecked(True)
+        assert form.stack.currentWidget() is form.text, form.count.text()
+        assert recipe_hash(form.recipe()) == recipe_hash(recipe), key
+        form.as_text.setChecked(False)
+        assert form.stack.currentWidget() is not form.text, form.count.text()
+
+
+def test_a_recipe_is_not_changed_by_looking(qtbot: QtBot) -> None:
+    shipped = shipped_recipes()
+    check_untouched({key: shipped[key] for key in ("answer", "chain_of_thought", "pairwise_preference")}, qtbot)
+
+
+@pytest.mark.slow
+def test_no_shipped_recipe_is_changed_by_looking(qtbot: QtBot) -> None:
+    check_untouched(shipped_recipes(), qtbot)

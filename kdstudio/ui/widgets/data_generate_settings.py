@@ -107,6 +107,12 @@ class GenerateSettings(QWidget):
         self._column.addWidget(self.more)
         align_captions(self)
         self._show_more(shown=False)
+        # What nobody touched stays as the recipe says, to the letter: an editor may not show every value whole
+        self._before: list[dict[str, Any]] = [{**part.values()} for _, part in self._parts()]
+        self._values_before = self.values()
+
+    def _parts(self) -> list[tuple[int, Form | PromptEditor]]:
+        return [*self.forms, *self.prompts]
 
     def _show_more(self, shown: bool) -> None:
         for index, form in self.forms:
@@ -184,12 +190,11 @@ class GenerateSettings(QWidget):
     def recipe(self) -> ElicitationRecipe:
         """The recipe with the person's changes. Raises `BadInput` naming step and line for what cannot run."""
         tables = self._recipe.model_dump(mode="json")
-        for index, form in self.forms:
-            tables["step"][index].update(form.values())
-        for index, editor in self.prompts:
-            tables["step"][index].update(editor.values())
+        for (index, part), before in zip(self._parts(), self._before, strict=True):
+            tables["step"][index].update({key: new for key, new in part.values().items() if new != before[key]})
         for name, value in self.values().items():
-            tables["parameters"][name]["default"] = value
+            if value != self._values_before[name]:
+                tables["parameters"][name]["default"] = value
         name = self._recipe.recipe.id
         return parse_recipe(to_toml(validate_recipe(tables, ElicitationRecipe, name=name)), ElicitationRecipe, name)
 
