@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,7 @@ from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.estimate_card import EstimateCard
 from kdstudio.ui.widgets.train_run import TrainRun, training_runs
 from kdstudio.ui.widgets.train_setup import TrainSetup
+from kdstudio.ui.widgets.train_terms import TermsCard, kept_terms, summary_before
 from kdstudio.ui.widgets.wording import ago
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class TrainPage(Page):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
         self._estimating: Task | None = None
+        self._summing: Task | None = None
         self._waiting_signals = ""
         self._pending: tuple[str, dict[str, Any], tuple[str, ...]] | None = None
         self.runs = QComboBox()
@@ -51,6 +54,7 @@ class TrainPage(Page):
         self.save = button("Save recipe…", icon="download", name="train_save", clicked=self._ask_save)
         self.setup = TrainSetup(session)
         self.estimate = EstimateCard("train_estimate")
+        self.terms = TermsCard()
         self.run = TrainRun(session)
         self.stack = QStackedWidget()
         self.empty = EmptyState("line-chart", "", "Go to Home", lambda: session.go("home"), name="train_empty")
@@ -83,6 +87,8 @@ class TrainPage(Page):
         columns.addWidget(self.setup, 1)
         columns.addLayout(side)
         side.addWidget(self.estimate)
+        side.addSpacing(12)
+        side.addWidget(self.terms)
         side.addStretch(1)
 
     # ------------------------------------------------------------------------------------------------- showing
@@ -173,13 +179,30 @@ class TrainPage(Page):
 
     # ------------------------------------------------------------------------------------------------ starting
     def _start(self) -> None:
-        """Start what the forms say; stored signals that are missing are stored first."""
+        """Start what the forms say, once it is known which terms of use apply."""
         self.banner.dismiss()
+        project = self.session.project
         try:
             title, parameters, keys = self.setup.job()
         except KnownError as error:
             self.show_error(error)
             return
+        if project is None:
+            return
+        self.start.setEnabled(False)
+        task = background(kept_terms, project, parameters, self.terms.text(), owner=self)
+        task.done.connect(lambda kept: self._begin(title, {**parameters, **kept}, keys))
+        task.failed.connect(self._refused)
+        task.finished.connect(lambda: self.start.setEnabled(True))
+
+    def _refused(self, error: KnownError) -> None:
+        self.show_error(error)
+        self._sum_terms()
+        if not self.terms.isHidden():
+            self.terms.ask()
+
+    def _begin(self, title: str, parameters: dict[str, Any], keys: tuple[str, ...]) -> None:
+        """Stored signals that are missing are stored first."""
         teacher = parameters["recipe"]["teacher"]
         if self.setup.learning.reads_signals() and teacher["signals"] == "stored":
             self._pending = (title, parameters, keys)
@@ -224,6 +247,23 @@ class TrainPage(Page):
         self._estimating = background(estimate_run, project, recipe, spec, owner=self)
         self._estimating.done.connect(self.estimate.show_estimate)
         self._estimating.failed.connect(self.estimate.show_fault)
+        self._sum_terms()
+
+    def _sum_terms(self) -> None:
+        """Look which terms of use the rows carry."""
+        project = self.session.project
+        try:
+            recipe = self.setup.recipe()
+        except KnownError:
+            return
+        if project is None:
+            return
+        if self._summing is not None:
+            self._summing.cancel()
+        spec = self.setup.teacher_spec()
+        self._summing = background(summary_before, project, recipe, asdict(spec) if spec else {}, owner=self)
+        self._summing.done.connect(self.terms.show_summary)
+        self._summing.failed.connect(self.show_error)
 
     # ------------------------------------------------------------------------------------------------- recipes
     def _ask_load(self) -> None:
