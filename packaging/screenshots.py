@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from PySide6.QtGui import QPixmap
+
     from kdstudio.ui.main_window import MainWindow
     from kdstudio.ui.theme import Choice
 
@@ -46,14 +48,35 @@ def settle(window: MainWindow, seconds: float = SETTLE_SECONDS) -> None:
 
 
 def show(window: MainWindow, key: str) -> None:
-    """Bring a page to the front: `train` with the newest finished run, `train_setup` with the forms of a new one."""
+    """Bring a page to the front: `train` with the newest finished run, `train_setup` with the forms of a new one.
+
+    `generate` is the gallery of recipes over the rows.
+    """
     finished = [run.id for run in window.session.runs("train") if run.state == "finished"]
     if key == "train" and finished:
         window.show_page("train", {"run": finished[0]})
     elif key == "train_setup":
         window.show_page("train", {"new": True})
+    elif key == "generate":
+        window.show_page("data", {"generating": True})
     else:
         window.show_page(key)
+
+
+def grab(window: MainWindow) -> QPixmap:
+    """The window, and the dialog that is open over it; that is closed then."""
+    from PySide6.QtGui import QColor, QPainter
+    from PySide6.QtWidgets import QApplication, QDialog
+
+    pixels, dialog = window.grab(), QApplication.activeModalWidget()
+    if isinstance(dialog, QDialog):
+        over = dialog.grab()
+        painter = QPainter(pixels)
+        painter.fillRect(pixels.rect(), QColor(0, 0, 0, 90))
+        painter.drawPixmap((pixels.width() - over.width()) // 2, (pixels.height() - over.height()) // 2, over)
+        painter.end()
+        dialog.reject()
+    return pixels
 
 
 def render_page(window: MainWindow, key: str, theme: Choice, path: Path, size: tuple[int, int] = SIZE) -> Path:
@@ -64,7 +87,7 @@ def render_page(window: MainWindow, key: str, theme: Choice, path: Path, size: t
     window.stack.setFocus()
     settle(window)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not window.grab().save(str(path)):
+    if not grab(window).save(str(path)):
         raise SystemExit(f"{path} could not be written")
     return path
 
@@ -136,7 +159,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--project", type=Path, help="an existing project with finished runs")
     parser.add_argument("--out", type=Path, default=OUT)
-    every = [name for entry in PAGES for name in ((entry.key, "train_setup") if entry.key == "train" else (entry.key,))]
+    further = {"train": "train_setup", "data": "generate"}
+    every = [name for entry in PAGES for name in (entry.key, further.get(entry.key, "")) if name]
     parser.add_argument("--pages", default=",".join(every))
     parser.add_argument("--size", default="x".join(map(str, SIZE)))
     options = parser.parse_args()

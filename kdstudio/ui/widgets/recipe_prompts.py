@@ -27,7 +27,7 @@ _EMPTY = {
     "user": "Empty: the prompt as it stands.",
     "rubric": "Empty: judge quality.",
 }
-_LEAST_LINES, _MOST_LINES, _CHARACTERS_A_LINE = 2, 9, 64
+_LEAST_LINES, _MOST_LINES, _CHARACTERS_A_LINE = 2, 10, 54
 
 
 def texts_of(step: Step) -> tuple[str, ...]:
