@@ -55,8 +55,9 @@ class Asked:
 
     @property
     def prompt(self) -> str:
-        """The last user turn."""
-        return next(str(item["content"]) for item in reversed(self.body["messages"]) if item["role"] == "user")
+        """The text of the last user turn."""
+        content = next(item["content"] for item in reversed(self.body["messages"]) if item["role"] == "user")
+        return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
 
 
 def reply_to(prompt: str) -> str:
@@ -74,6 +75,7 @@ class Loopback:
     key: str = ""
     streams: bool = True
     prefix: str = "/v1"
+    path: str = "/chat/completions"
     refuses: tuple[str, ...] = ()
     piece_seconds: float = 0.0
     reasoning: str = ""
@@ -83,10 +85,15 @@ class Loopback:
     served: list[str] = field(default_factory=list)
     most_at_once: int = 0
 
+    @property
+    def handler(self) -> type[Handler]:
+        """What answers a connection."""
+        return Handler
+
     def __enter__(self) -> Self:
         self.lock = threading.Lock()
         self.at_once = 0
-        handler = type("Handler", (_Handler,), {"loopback": self})
+        handler = type("Handler", (self.handler,), {"loopback": self})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -161,7 +168,9 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Speaks OpenAI's chat completions on one connection."""
+
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     loopback: Loopback
@@ -178,9 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._authorised():
             return
-        if self.path == f"{self.loopback.prefix}/models":
+        if self.path.partition("?")[0] == f"{self.loopback.prefix}/models":
             data = [{"id": name, "object": "model", "created": 0, "owned_by": "test"} for name in self.loopback.models]
-            self._json(200, {"object": "list", "data": data})
+            self.json(200, {"object": "list", "data": data})
         else:
             self._html(404)
 
@@ -188,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length", "0"))
         body = json.loads(self.rfile.read(length))
         loopback = self.loopback
-        if self.path != f"{loopback.prefix}/chat/completions":
+        if self.path != f"{loopback.prefix}{loopback.path}":
             self._html(404)
             return
         if not self._authorised():
@@ -212,28 +221,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, asked: Asked) -> None:
         if asked.body["model"] not in self.loopback.models and not self.loopback.any_model:
-            self._error(Fault("status", 404, f"The model '{asked.body['model']}' does not exist", "model_not_found"))
+            self.error(Fault("status", 404, f"The model '{asked.body['model']}' does not exist", "model_not_found"))
             return
         fault = self.loopback.next_fault(asked)
         match fault:
             case Fault(kind="status"):
-                self._error(fault)
+                self.error(fault)
             case Fault(kind="close"):
                 self.close_connection = True
             case Fault(kind="html"):
                 self._html(200)
             case Fault(kind="empty"):
-                self._send(200, "text/event-stream", b"")
+                self.send(200, "text/event-stream", b"")
             case Fault(kind="wrong_json"):
-                self._json(200, {"unexpected": [1, 2, 3]})
+                self.json(200, {"unexpected": [1, 2, 3]})
             case Fault(kind="broken_json"):
-                self._send(200, "text/event-stream", b'data: {"choices": [{"del\n\n')
+                self.send(200, "text/event-stream", b'data: {"choices": [{"del\n\n')
             case _:
                 if fault is not None and fault.kind == "slow":
                     time.sleep(fault.seconds)
-                self._complete(asked, fault)
+                self.complete(asked, fault)
 
-    def _complete(self, asked: Asked, fault: Fault | None) -> None:
+    def complete(self, asked: Asked, fault: Fault | None) -> None:
         words = self.loopback.answer(asked.prompt).split(" ")
         limit = asked.body.get("max_tokens") or asked.body.get("max_completion_tokens") or 1 << 20
         reason = "stop" if len(words) <= limit else "length"
@@ -245,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             message = {"role": "assistant", "content": " ".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": reason}
-            self._json(200, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
+            self.json(200, {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage})
             self.loopback.served.append(asked.prompt)
 
     def _stream(self, asked: Asked, words: list[str], reason: str, usage: dict[str, int], fault: Fault | None) -> None:
@@ -258,45 +267,45 @@ class _Handler(BaseHTTPRequestHandler):
         for index, word in enumerate(words):
             if fault is not None and index == fault.pieces and fault.kind in ("cut", "ends"):
                 if fault.kind == "ends":
-                    self._chunk(b"")
+                    self.chunk(b"")
                 self.close_connection = True
                 return
             time.sleep(self.loopback.piece_seconds)
             self._event({"delta": {"content": word if index == 0 else f" {word}"}, "finish_reason": None})
         self._event({"delta": {}, "finish_reason": reason})
         if (asked.body.get("stream_options") or {}).get("include_usage"):
-            self._chunk(b"data: " + json.dumps({"id": "x", "choices": [], "usage": usage}).encode() + b"\n\n")
-        self._chunk(b"data: [DONE]\n\n")
-        self._chunk(b"")
+            self.chunk(b"data: " + json.dumps({"id": "x", "choices": [], "usage": usage}).encode() + b"\n\n")
+        self.chunk(b"data: [DONE]\n\n")
+        self.chunk(b"")
         self.loopback.served.append(asked.prompt)
 
     def _event(self, choice: dict[str, Any]) -> None:
         event = {"id": "x", "object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
-        self._chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self.chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
-    def _chunk(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         self.wfile.flush()
 
     def _authorised(self) -> bool:
         wanted = self.loopback.key
         if wanted and self.headers.get("authorization") != f"Bearer {wanted}":
-            self._error(Fault("status", 401, f"Incorrect API key provided: {self.headers.get('authorization')}"))
+            self.error(Fault("status", 401, f"Incorrect API key provided: {self.headers.get('authorization')}"))
             return False
         return True
 
-    def _error(self, fault: Fault) -> None:
+    def error(self, fault: Fault) -> None:
         error = {"message": fault.message, "type": "error", "code": fault.code or None, "param": fault.param or None}
         headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
-        self._send(fault.status, "application/json", json.dumps({"error": error}).encode(), headers)
+        self.send(fault.status, "application/json", json.dumps({"error": error}).encode(), headers)
 
     def _html(self, status: int) -> None:
-        self._send(status, "text/html; charset=utf-8", b"<!doctype html><html><body>Sign in</body></html>")
+        self.send(status, "text/html; charset=utf-8", b"<!doctype html><html><body>Sign in</body></html>")
 
-    def _json(self, status: int, body: dict[str, Any]) -> None:
-        self._send(status, "application/json", json.dumps(body).encode())
+    def json(self, status: int, body: dict[str, Any]) -> None:
+        self.send(status, "application/json", json.dumps(body).encode())
 
-    def _send(self, status: int, kind: str, data: bytes, headers: dict[str, str] | None = None) -> None:
+    def send(self, status: int, kind: str, data: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, opened, show
 from kdstudio.errors import BadInput
-from kdstudio.models.endpoint import base_url
+from kdstudio.models.endpoint import anthropic_url, base_url, speaks_anthropic
 from kdstudio.models.model_folder import folder_teacher
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.models.teacher_file import gguf_teacher
@@ -125,10 +125,11 @@ def teacher_add(
     project: ProjectPath,
     name: Annotated[str, typer.Argument(help="What the teacher is called in this project.")],
     gguf: Annotated[Path | None, typer.Option(help="A local GGUF file.")] = None,
-    url: Annotated[str, typer.Option(help="An OpenAI-compatible endpoint.")] = "",
+    url: Annotated[str, typer.Option(help="An endpoint: OpenAI-compatible, or Anthropic's.")] = "",
     model: Annotated[str, typer.Option(help="The model's name there.")] = "",
     hf: Annotated[Path | None, typer.Option(help="A local Hugging Face folder.")] = None,
     script: Annotated[Path | None, typer.Option(help="A JSON script of answers (for tests).")] = None,
+    kind: Annotated[str, typer.Option(help="The API at --url: openai or anthropic (else told by the URL).")] = "",
     key_name: Annotated[str, typer.Option(help="Name of the key in the keyring or the environment.")] = "",
     json: JsonFlag = False,
 ) -> None:
@@ -144,10 +145,9 @@ def teacher_add(
     elif hf:
         spec, capabilities = folder_teacher(name, hf)
     elif url:
-        base_url(url)  # what is no URL is refused now, not at the first question
         if not model:
             raise BadInput("Which model?", f"The endpoint {url} needs a model name.", "Add --model NAME.")
-        spec = TeacherSpec(name, "openai", url=url, model=model, key_name=key_name)
+        spec = TeacherSpec(name, _api(url, kind), url=url, model=model, key_name=key_name)
     else:
         file = Path(str(script))
         if not file.is_file():
@@ -156,6 +156,17 @@ def teacher_add(
     with opened(project) as target:
         target.teachers.add(spec, capabilities)
     show({"teacher": asdict(spec), "capabilities": capabilities}, as_json=json, text=f"Added {spec.name} ({spec.kind})")
+
+
+def _api(url: str, kind: str) -> Literal["openai", "anthropic"]:
+    """Whose API an endpoint speaks. What is no URL is refused now, not at the first question. Raises `BadInput`."""
+    if kind not in ("", "openai", "anthropic"):
+        raise BadInput("Unknown kind of endpoint", f"{kind!r} is none.", "Use --kind openai or --kind anthropic.")
+    if kind == "anthropic" or (not kind and speaks_anthropic(base_url(url))):
+        anthropic_url(url)
+        return "anthropic"
+    base_url(url)
+    return "openai"
 
 
 def teacher_list(project: ProjectPath, json: JsonFlag = False) -> None:

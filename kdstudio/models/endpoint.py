@@ -1,4 +1,4 @@
-"""The address of an OpenAI-compatible endpoint: what is one, how it is written, and whether it is this machine."""
+"""The address of an endpoint: what is one, how it is written, whose API it speaks, and whether it is this machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,38 @@ from urllib.parse import urlsplit
 
 from kdstudio.errors import BadInput
 
+ANTHROPIC_URL = "https://api.anthropic.com"
+
 
 def base_url(url: str) -> str:
     """The URL as the SDK wants it: a bare host gets /v1, a pasted full path loses what the SDK adds itself.
 
     Raises `BadInput` for what is no http or https URL with a host.
     """
+    trimmed = _checked(url, "http://localhost:11434/v1")
+    for tail in ("/chat/completions", "/completions", "/models"):
+        trimmed = trimmed.removesuffix(tail)
+    return trimmed if urlsplit(trimmed).path.strip("/") else f"{trimmed.rstrip('/')}/v1"
+
+
+def anthropic_url(url: str) -> str:
+    """The URL as Anthropic's SDK wants it, which adds /v1/messages itself; an empty one means Anthropic's own.
+
+    Raises `BadInput` as `base_url`.
+    """
+    trimmed = _checked(url or ANTHROPIC_URL, ANTHROPIC_URL)
+    for tail in ("/messages", "/models", "/v1"):
+        trimmed = trimmed.removesuffix(tail).rstrip("/")
+    return trimmed
+
+
+def speaks_anthropic(url: str) -> bool:
+    """Whether a URL is one of Anthropic's own API, or names its path."""
+    parts = urlsplit(url.strip().rstrip("/"))
+    return f".{parts.hostname}".endswith(".anthropic.com") or parts.path.endswith("/v1/messages")
+
+
+def _checked(url: str, example: str) -> str:
     trimmed = url.strip().rstrip("/")
     try:
         parts = urlsplit(trimmed)
@@ -23,11 +49,9 @@ def base_url(url: str) -> str:
         raise BadInput(
             "This is not a URL",
             f"{url!r} is not http:// or https:// followed by a host.",
-            "For example http://localhost:11434/v1",
+            f"For example {example}",
         )
-    for tail in ("/chat/completions", "/completions", "/models"):
-        trimmed = trimmed.removesuffix(tail)
-    return trimmed if urlsplit(trimmed).path.strip("/") else f"{trimmed.rstrip('/')}/v1"
+    return trimmed
 
 
 def is_local(url: str) -> bool:

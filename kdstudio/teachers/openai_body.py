@@ -24,12 +24,16 @@ class UnreadableError(Exception):
 
 
 class ReportedError(Exception):
-    """The server reports an error where an answer was expected. `code`: the HTTP status that it names, else 0."""
+    """The server reports an error where an answer was expected.
+
+    `code`: the HTTP status that it names, else 0; `type`: what it calls its kind, else "".
+    """
 
     def __init__(self, error: Any) -> None:
         message = error.get("message") if isinstance(error, dict) else None
         super().__init__(str(message or json.dumps(error))[:300])
-        code = error.get("code") if isinstance(error, dict) else None
+        code, kind = (error.get("code"), error.get("type")) if isinstance(error, dict) else (None, None)
+        self.type = kind if isinstance(kind, str) else ""
         number = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdigit()) else 0
         self.code = number if 400 <= number < 600 else 0
 

@@ -6,6 +6,7 @@ import contextlib
 import email.utils
 import re
 import time
+from collections.abc import Mapping
 
 import openai
 
@@ -17,10 +18,10 @@ from kdstudio.teachers.openai_body import ReportedError, UnreadableError
 from kdstudio.teachers.wire import Failure, FailureKind
 
 MAXIMUM_WAIT = 120.0
-_RETRIED = (408, 409, 425, 429)
+RETRIED = (408, 409, 425, 429)
 _REFUSED = (401, 402, 403, 404)
-_MEANINGS = {429: " (too many requests)", 500: " (the server failed)", 503: " (the server is overloaded)"}
-_UNSUPPORTED = re.compile(
+MEANINGS = {429: " (too many requests)", 500: " (the server failed)", 503: " (the server is overloaded)"}
+UNSUPPORTED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|extra (field|input)|not (permitted|allowed)|deprecated"
     r"|cannot both be",
     re.IGNORECASE,
@@ -66,7 +67,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether another try may go better."""
     status = status_of(error)
     if status:
-        return status in _RETRIED or status >= 500
+        return status in RETRIED or status >= 500
     return (
         is_transport(error)
         or is_unreadable(error)
@@ -75,13 +76,15 @@ def is_transient(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds that the endpoint asks to wait (a number or a date), at most two minutes; None if it does not say.
+    """Seconds that the endpoint asks to wait; None if it does not say."""
+    return wait_of(error.response.headers) if isinstance(error, openai.APIStatusError) else None
+
+
+def wait_of(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a response asks to wait (a number or a date), at most two minutes; None if it does not say.
 
     A date is counted from the response's own, so that neither clock has to be right.
     """
-    if not isinstance(error, openai.APIStatusError):
-        return None
-    headers = error.response.headers
     with contextlib.suppress(ValueError):
         return min(MAXIMUM_WAIT, max(0.0, float(headers.get("retry-after-ms", "")) / 1000))
     value = headers.get("retry-after", "")
@@ -105,7 +108,7 @@ def refused_parameter(error: BaseException, sent: set[str]) -> str:
     if status_of(error) not in (400, 422) or not isinstance(error, openai.APIError):
         return ""
     words = _message(error)
-    unsupported = bool(_UNSUPPORTED.search(words)) or str(error.code or "").startswith("unsupported")
+    unsupported = bool(UNSUPPORTED.search(words)) or str(error.code or "").startswith("unsupported")
     if not unsupported:
         return ""
     named = [str(error.param or ""), *re.findall(r"[a-z_]+", words)]
@@ -119,9 +122,9 @@ def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
     elif isinstance(error, CutError):
         text = f"{spec.url} broke off in the middle of its answer"
     elif is_transport(error):
-        text = f"{spec.url} cannot be reached or broke off ({_cause(error)})"
+        text = f"{spec.url} cannot be reached or broke off ({cause_of(error)})"
     elif status_of(error):
-        text = f"status {status_of(error)}{_MEANINGS.get(status_of(error), '')}: {_message(error)}"
+        text = f"status {status_of(error)}{MEANINGS.get(status_of(error), '')}: {_message(error)}"
     elif isinstance(error, WebPageError):
         text = f"{spec.url} sent a web page"
     elif isinstance(error, ReportedError) or (
@@ -135,25 +138,31 @@ def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
 
 def refusal(error: BaseException, spec: TeacherSpec, key: str) -> KnownError | None:
     """The failure that no other request could escape, in words; None for all others."""
-    status = status_of(error)
     if isinstance(error, WebPageError):
-        return KnownError(
-            "This is not a chat endpoint",
-            f"{spec.url} answered with a web page.",
-            "Check the URL: it often ends in /v1. A proxy or a sign-in page may stand in between.",
-        )
-    if status == 402 or (isinstance(error, openai.APIError) and error.code == "insufficient_quota"):
-        return KnownError(
-            "The account has no credit left",
-            words_of(error, spec, key),
-            "Top it up at the provider, then resume the run.",
-        )
+        return web_page(spec)
+    no_credit = isinstance(error, openai.APIError) and error.code == "insufficient_quota"
+    return refused_for_good(402 if no_credit else status_of(error), words_of(error, spec, key), spec, key)
+
+
+def web_page(spec: TeacherSpec) -> KnownError:
+    """What is said of an endpoint that answers with a web page."""
+    return KnownError(
+        "This is not a chat endpoint",
+        f"{spec.url} answered with a web page.",
+        "Check the URL: it often ends in /v1. A proxy or a sign-in page may stand in between.",
+    )
+
+
+def refused_for_good(status: int, words: str, spec: TeacherSpec, key: str) -> KnownError | None:
+    """What is said of a status that no other request could escape; None for all others."""
+    if status == 402:
+        return KnownError("The account has no credit left", words, "Top it up at the provider, then resume the run.")
     if status in (401, 403):
         return _key_refused(status, spec, key)
     if status == 404:
         return KnownError(
             "The endpoint does not know this",
-            f"{spec.url} answered for the model {spec.model!r}: {words_of(error, spec, key)}",
+            f"{spec.url} answered for the model {spec.model!r}: {words}",
             "Check the model's name, and that the URL ends as the server's documentation says (often /v1).",
         )
     return None
@@ -190,7 +199,7 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
         words,
         error=fatal,
         retry_after=retry_after(error),
-        may_be_billed=not status and not _was_never_sent(error),
+        may_be_billed=not status and not was_never_sent(error),
         unreachable=transport,
         timed_out=late,
         overloaded=late or status in (429, 503, 529),
@@ -199,7 +208,7 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
     )
 
 
-def _was_never_sent(error: BaseException) -> bool:
+def was_never_sent(error: BaseException) -> bool:
     """Whether no connection came about: then nothing can have been billed."""
     cause: BaseException | None = error
     while cause is not None:
@@ -218,7 +227,8 @@ def _message(error: BaseException) -> str:
     return " ".join(text.split())[:300]
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
+    """What lies at the bottom of a failure of the network."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,36 +1,24 @@
-"""OpenAI's dialect: what is sent, which of it an endpoint may refuse, and the raw answer as it came over the wire.
-
-Answers are streamed, so that a slow server has to say something in time rather than everything, and an answer that
-broke off is known as such.
-"""
+"""OpenAI's dialect: what is sent, which of it an endpoint may refuse, and the raw answer as it came over the wire."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import openai
 
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import openai_failures as failures
-from kdstudio.teachers.base import Completion, Request, Sampling
-from kdstudio.teachers.openai_body import (
-    MAXIMUM_CHARACTERS,
-    Heard,
-    ReportedError,
-    UnreadableError,
-    data_of,
-    event_of,
-    read_body,
-)
-from kdstudio.teachers.openai_failures import CutError, WebPageError
+from kdstudio.teachers.base import Request, Sampling
+from kdstudio.teachers.listening import heard_body, whole_body
+from kdstudio.teachers.openai_body import Heard, read_body
+from kdstudio.teachers.openai_failures import WebPageError
 from kdstudio.teachers.wire import Answered, Failure, Show
 
 _ESSENTIAL = {"model", "messages", "stream", "max_completion_tokens"}
 _TOGETHER = {"logprobs": "top_logprobs", "top_logprobs": "logprobs"}
 _MOST_LOG_PROBS = 20
-_MAXIMUM_BYTES = 64 << 20
 
 
 class OpenAIProvider:
@@ -76,8 +64,8 @@ class OpenAIProvider:
             if "html" in kind:
                 raise WebPageError
             if "json" in kind:  # a server that does not stream
-                return _whole((await response.read()).decode("utf-8", "replace"))
-            return await _heard(response.iter_bytes(), request.key, show)
+                return whole_body((await response.read()).decode("utf-8", "replace"))
+            return await heard_body(response.iter_bytes(), request.key, Heard, show)
 
     def read(self, raw: str, request: Request) -> Answered:
         """As `Provider.read`."""
@@ -133,14 +121,14 @@ class OpenAIProvider:
 
 def _response_format(text: str) -> dict[str, Any]:
     schema = json.loads(text)
-    named = {"name": "answer", "schema": schema, "strict": _is_strict(schema)}
+    named = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
     return {"type": "json_schema", "json_schema": named}
 
 
-def _is_strict(schema: Any) -> bool:
+def is_strict(schema: Any) -> bool:
     """Whether a schema is one that OpenAI can hold an answer to: closed objects whose fields are all required."""
     if isinstance(schema, list):
-        return all(_is_strict(item) for item in schema)
+        return all(is_strict(item) for item in schema)
     if not isinstance(schema, dict):
         return True
     fields = schema.get("properties")
@@ -148,79 +136,4 @@ def _is_strict(schema: Any) -> bool:
         named = set(fields) if isinstance(fields, dict) else set()
         if schema.get("additionalProperties") is not False or set(schema.get("required") or ()) != named:
             return False
-    return all(_is_strict(value) for value in schema.values())
-
-
-def _whole(raw: str) -> str:
-    """A body in one piece. An error's report is no answer, and nothing at all is none: neither is kept as one."""
-    if not raw.strip():
-        raise UnreadableError("it was empty")
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw
-    if isinstance(body, dict) and body.get("error") and not body.get("choices"):
-        raise ReportedError(body["error"])
-    return raw
-
-
-async def _heard(blocks: AsyncIterator[bytes], key: str, show: Show | None) -> str:
-    """Listen to a stream to its end; returns it as it came. Raises `CutError` when it breaks off within the answer."""
-    taken, rest, listening = list[bytes](), b"", _Listening(show)
-    try:
-        async for block in blocks:
-            taken.append(block)
-            *lines, rest = (rest + block).split(b"\n")
-            if not listening.goes_on(lines, len(block)):
-                break
-    except Exception as error:
-        raw = b"".join(taken).decode("utf-8", "replace")
-        if (partial := _partial(raw, key)) is None:
-            raise
-        if partial.finish_reason != "incomplete":  # the answer is whole; only what follows it was lost
-            return raw
-        raise CutError(partial) from error
-    raw = b"".join(taken).decode("utf-8", "replace")
-    if not raw.strip():
-        raise UnreadableError("it was empty")
-    return raw
-
-
-class _Listening:
-    """Watches a stream as it comes: shows its text, sees an error's report, and stops one that does not end."""
-
-    def __init__(self, show: Show | None) -> None:
-        self._show, self._heard, self._bytes = show, Heard(), 0
-
-    def goes_on(self, lines: list[bytes], size: int) -> bool:
-        """Take in whole lines of a block of `size` bytes; false when more than enough came. Raises `ReportedError`."""
-        self._bytes += size
-        for line in lines:
-            if self._show is not None or b'"error"' in line:
-                self._look(line)
-        return self._bytes <= _MAXIMUM_BYTES and self._heard.characters <= MAXIMUM_CHARACTERS
-
-    def _look(self, line: bytes) -> None:
-        data = data_of(line)
-        if data is None:
-            return
-        try:
-            text = self._heard.event(event_of(data))
-        except UnreadableError:
-            return  # the whole body is kept and read; there it is found again
-        if text and self._show is not None:
-            self._show(text)
-
-
-def _partial(raw: str, key: str) -> Completion | None:
-    """What can be read of a stream that broke off, whose last line may be torn; None if that is nothing."""
-    heard = Heard()
-    for line in raw.split("\n")[:-1]:
-        data = data_of(line)
-        if data is None:
-            continue
-        try:
-            heard.event(event_of(data))
-        except (UnreadableError, ReportedError):
-            break
-    return heard.completion(key) if heard.characters or heard.finish_reason else None
+    return all(is_strict(value) for value in schema.values())

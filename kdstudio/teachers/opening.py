@@ -23,6 +23,10 @@ def open_teacher(spec: TeacherSpec, secrets: dict[str, str], *, ledger: Ledger |
             from kdstudio.teachers.openai_api import OpenAITeacher
 
             return OpenAITeacher(spec, secrets, ledger)
+        case "anthropic":
+            from kdstudio.teachers.anthropic_api import AnthropicTeacher
+
+            return AnthropicTeacher(spec, secrets, ledger)
         case "scripted":
             from kdstudio.teachers.scripted import ScriptedTeacher
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from kdstudio.errors import KnownError, in_one_line
 from kdstudio.models.spec import TeacherSpec
@@ -14,13 +14,20 @@ from kdstudio.teachers.prices import price_of
 
 if TYPE_CHECKING:
     from kdstudio.jobs.child import Job
-    from kdstudio.teachers.openai_api import OpenAITeacher
 
 QUESTION = "Say hello in one short sentence."
 ANSWER_TOKENS = 48
 PATIENCE_SECONDS = 60.0
 SLOW_TOKENS_PER_SECOND = 1.0
 _NAMES_SHOWN = 12
+
+
+class Listing(Protocol):
+    """A hosted teacher, which may list the models that it could be asked for."""
+
+    def models(self) -> list[str]:
+        """Their names. Raises `KnownError` when the endpoint cannot be reached or refuses."""
+        ...
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -33,18 +40,16 @@ def run(job: Job) -> dict[str, Any]:
     """
     spec = TeacherSpec(**job.parameters["teacher"])
     question = str(job.parameters.get("question") or QUESTION)
-    if spec.kind == "openai":
+    if spec.kind in ("openai", "anthropic"):
         return _endpoint(job, spec, question)
     return _asked(job, spec, question)
 
 
 def _endpoint(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
     """An endpoint: which models it lists is asked first, as the quickest way to find out that it is not there."""
-    from kdstudio.teachers.openai_api import OpenAITeacher
-
     patience = {"timeout_seconds": PATIENCE_SECONDS, **spec.options, "tries": 2}
     spec = replace(spec, options=patience)
-    names = _listed(OpenAITeacher(spec, job.secrets))
+    names = _listed(spec, job.secrets)
     known = not names or spec.model in names or f"{spec.model}:latest" in names
     try:
         result = _asked(job, spec, question)
@@ -57,10 +62,11 @@ def _endpoint(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
     return {**result, "models": names}
 
 
-def _listed(teacher: OpenAITeacher) -> list[str]:
+def _listed(spec: TeacherSpec, secrets: dict[str, str]) -> list[str]:
     """The endpoint's models; none when it does not list them, which not all do."""
+    listing = cast("Listing", open_teacher(spec, secrets))
     try:
-        return teacher.models()
+        return listing.models()
     except KnownError as error:
         if "404" in error.detail:
             return []
