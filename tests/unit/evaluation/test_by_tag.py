@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdstudio.cli.run_verbs import _by_tag
 from kdstudio.distillation.examples import Example
 from kdstudio.evaluation.by_tag import by_tag
 from kdstudio.evaluation.job import run
@@ -58,3 +59,11 @@ def test_rows_kept_apart_are_measured_before_and_after_and_never_learnt(tmp_path
     assert held["before"]["forward_kl"] == pytest.approx(trained["before"]["held_out_forward_kl"])
     assert held["after"]["forward_kl"] == pytest.approx(trained["final"]["held_out_forward_kl"])
     assert held["after"]["forward_kl"] < held["before"]["forward_kl"]
+
+
+def test_the_command_line_shows_a_line_for_each_tag() -> None:
+    exam = {"rows": 2, "positions": 8, "forward_kl": 0.5, "before": {"positions": 8, "forward_kl": 1.0}}
+    assert _by_tag({"exam": exam}) == [
+        "exam: rows 2.0000, positions 8.0000, forward kl 0.5000",
+        "  before: positions 8.0000, forward kl 1.0000",
+    ]
