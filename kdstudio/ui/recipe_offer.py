@@ -159,7 +159,7 @@ def _need(name: str, offer: Offer) -> Need:
         case "documents":
             return Need("documents of yours", met=True)
         case "judge" | "student":
-            few = "none yet" if not teachers else "only the teacher itself"
+            few = "none yet" if not teachers else "only itself"
             return Need(f"needs a {name}: {few}" if teachers < 2 else f"a {name}", met=teachers > 1)
         case "teachers":
             there = f"{number(teachers)} teachers" if teachers > 1 else f"needs two teachers: {teachers or 'none'} yet"

@@ -143,7 +143,7 @@ def test_a_card_says_what_is_needed_with_what_there_is(
 ) -> None:
     dialog = opened(page, click, qtbot)
     card = dialog.gallery.shown[0]
-    assert [need.words for need in card.needs] == ["8 prompts", "needs a judge: only the teacher itself"]
+    assert [need.words for need in card.needs] == ["8 prompts", "needs a judge: only itself"]
     assert card.cost == "2 questions a row"
     assert "advice to patients" in card.accessibleDescription()
     add_teacher(project, tmp_path, "Second")

@@ -13,6 +13,7 @@ from kdstudio.ui.widgets.pill import HEIGHT, paint_pill, pill_width
 CARD_HEIGHT = 176
 _MARGIN, _GAP = 13.0, 6.0
 _PURPOSE_LINES = 5
+_LEAST_PILL = 30.0
 
 
 class RecipeCard(QWidget):
@@ -121,13 +122,17 @@ class RecipeCard(QWidget):
         self._line(painter, QRectF(inside.right() - cost - 1, top, cost + 1, HEIGHT), self.cost, small, tokens.dim)
         if two:
             top -= HEIGHT + 4
-        left = inside.left()
+        left, row = inside.left(), top
         for need in self.needs:
-            room = QRectF(left, top, max(0.0, inside.right() - left), HEIGHT)
-            if room.width() < 30:
+            width = pill_width(need.words, small)
+            if left > inside.left() and left + width > inside.right() and row < inside.bottom() - HEIGHT:
+                left, row = inside.left(), inside.bottom() - HEIGHT
+            last = row == inside.bottom() - HEIGHT
+            room = QRectF(left, row, max(0.0, inside.right() - left - (cost + _GAP if last else 0)), HEIGHT)
+            if room.width() < _LEAST_PILL:
                 break
             paint_pill(painter, room, need.words, tone="idle" if need.met else "warn", font=small)
-            left += pill_width(need.words, small) + _GAP
+            left += width + _GAP
         return top - 5
 
     def _line(self, painter: QPainter, area: QRectF, text: str, font: QFont, colour: str) -> None:

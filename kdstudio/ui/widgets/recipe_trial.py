@@ -172,6 +172,7 @@ class TrialView(QWidget):
         self._buttons.addButton(made)
         self._row.addWidget(made)
         self.segments.show()
+        made.show()  # at once: a layout shows what is added to it only when the window is idle
 
     def show_root(self, root: str) -> None:
         """Look at another row."""
