@@ -1,7 +1,7 @@
 """A recipe is data: one TOML file says what a run is, and its hash names it.
 
-Two shapes share the `version = 1` header: an elicitation recipe (a list of steps) and a training recipe
-(student, data, teacher, objectives, optimiser, run, export). Unknown keys are refused with their line.
+Three shapes share the `version = 1` header: an elicitation recipe (a list of steps), a training recipe (student, data,
+teacher, objectives, optimiser, run, export) and one with rounds of both. Unknown keys are refused with their line.
 """
 
 from __future__ import annotations
@@ -19,6 +19,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from kdstudio.catalogue.columns import check_columns
 from kdstudio.catalogue.elicitation import ExampleTable, InputTable, ParameterTable
+from kdstudio.catalogue.rounds import (
+    AcceptTable,
+    MeasureTable,
+    RoundElicitTable,
+    RoundsTable,
+    RoundTrainTable,
+    StopTable,
+)
 from kdstudio.catalogue.steps import STEP_NAMES, EmitStep, LoopStep, Step
 from kdstudio.catalogue.training import (
     DataTable,
@@ -94,7 +102,20 @@ class TrainingRecipe(Params):
     export: ExportTable = ExportTable()
 
 
-RecipeT = TypeVar("RecipeT", ElicitationRecipe, TrainingRecipe)
+class RoundsRecipe(Params):
+    """How a student learns from itself: each round elicits, trains and measures, as runs of their own."""
+
+    version: Literal[1]
+    recipe: RecipeHeader
+    rounds: RoundsTable = RoundsTable()
+    stop: StopTable = StopTable()
+    elicit: RoundElicitTable
+    accept: AcceptTable = AcceptTable()
+    train: RoundTrainTable = RoundTrainTable()
+    measure: MeasureTable = MeasureTable()
+
+
+RecipeT = TypeVar("RecipeT", ElicitationRecipe, TrainingRecipe, RoundsRecipe)
 
 
 def load_recipe(path: Path, shape: type[RecipeT]) -> RecipeT:
@@ -254,23 +275,38 @@ def shipped_recipes() -> dict[str, ElicitationRecipe]:
 
 def shipped_training_recipes() -> dict[str, TrainingRecipe]:
     """The training recipes that come with the program, by id."""
-    folder = resources.files("kdstudio").joinpath("resources", "recipes", "training")
+    return _shipped("training", TrainingRecipe)
+
+
+def shipped_rounds_recipes() -> dict[str, RoundsRecipe]:
+    """The recipes with rounds that come with the program, by id."""
+    return _shipped("rounds", RoundsRecipe)
+
+
+def _shipped(name: str, shape: type[RecipeT]) -> dict[str, RecipeT]:
+    folder = resources.files("kdstudio").joinpath("resources", "recipes", name)
     entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda item: item.name)
-    found = (parse_recipe(entry.read_text("utf-8"), TrainingRecipe, name=entry.name) for entry in entries)
-    return {recipe.recipe.id: recipe for recipe in found}
+    found = {entry.name: parse_recipe(entry.read_text("utf-8"), shape, name=entry.name) for entry in entries}
+    return {recipe.recipe.id: recipe for recipe in found.values()}
 
 
 def find_training_recipe(name: str) -> TrainingRecipe:
     """A shipped training recipe by id, or a file by path. Raises `BadInput` when there is neither."""
-    recipes = shipped_training_recipes()
+    return _found(name, shipped_training_recipes(), TrainingRecipe, "training recipe")
+
+
+def find_rounds_recipe(name: str) -> RoundsRecipe:
+    """A shipped recipe with rounds by id, or a file by path. Raises `BadInput` when there is neither."""
+    return _found(name, shipped_rounds_recipes(), RoundsRecipe, "recipe with rounds")
+
+
+def _found(name: str, recipes: Mapping[str, RecipeT], shape: type[RecipeT], what: str) -> RecipeT:
     if name in recipes and not Path(name).exists():
         return recipes[name]
     if Path(name).suffix == ".toml" or Path(name).exists():
-        return load_recipe(Path(name), TrainingRecipe)
+        return load_recipe(Path(name), shape)
     raise BadInput(
-        "Unknown recipe",
-        f"There is no training recipe called {name!r}.",
-        f"Known: {', '.join(recipes)}; or a .toml file.",
+        "Unknown recipe", f"There is no {what} called {name!r}.", f"Known: {', '.join(recipes)}; or a .toml file."
     )
 
 

@@ -81,13 +81,21 @@ class Covered:
     test: str = ""
 
 
-def coverage(recipes: Iterable[tuple[str, str]], training: Iterable[tuple[str, str]]) -> list[Covered]:
-    """Every id in the catalogue's order. `recipes` and `training`: (id, reference) of the shipped ones of each kind."""
-    eliciting, practising = dict(recipes), dict(training)
-    return [_covered(family, key, eliciting, practising) for family, keys in catalogue().items() for key in keys]
+def coverage(
+    recipes: Iterable[tuple[str, str]],
+    training: Iterable[tuple[str, str]],
+    rounds: Iterable[tuple[str, str]] = (),
+) -> list[Covered]:
+    """Every id in the catalogue's order. `recipes`, `training`, `rounds`: (id, reference) of the shipped ones."""
+    eliciting, practising, repeating = dict(recipes), dict(training), dict(rounds)
+    return [
+        _covered(family, key, eliciting, practising, repeating) for family, keys in catalogue().items() for key in keys
+    ]
 
 
-def _covered(family: str, key: str, eliciting: dict[str, str], practising: dict[str, str]) -> Covered:
+def _covered(
+    family: str, key: str, eliciting: dict[str, str], practising: dict[str, str], repeating: dict[str, str]
+) -> Covered:
     if f"{family}/{key}" in _BUILT_IN:
         return Covered(family, key, *_BUILT_IN[f"{family}/{key}"])
     known = _ALIASES.get(key, key)
@@ -99,6 +107,8 @@ def _covered(family: str, key: str, eliciting: dict[str, str], practising: dict[
         return Covered(family, key, f"training recipe {known}", practising[known], _RECIPES)
     if known in eliciting:
         return Covered(family, key, f"recipe {known}", eliciting[known], "tests/contracts/test_recipes_run.py")
+    if known in repeating:
+        return Covered(family, key, f"recipe with rounds {known}", repeating[known], "tests/e2e/test_rounds.py")
     return Covered(family, key)
 
 

@@ -20,7 +20,7 @@ from kdstudio.catalogue.objectives import OBJECTIVES
 from kdstudio.cli.output import JsonFlag, show
 from kdstudio.files import free_bytes, readable_bytes
 from kdstudio.models.discovery import find_models, sample_teacher
-from kdstudio.recipe import shipped_recipes, shipped_training_recipes
+from kdstudio.recipe import shipped_recipes, shipped_rounds_recipes, shipped_training_recipes
 from kdstudio.registry import parameters_of
 
 LOCAL_PACKAGES = ("torch", "transformers", "accelerate", "peft", "llama_cpp", "gguf", "safetensors")
@@ -103,10 +103,14 @@ def _readable(report: dict[str, Any]) -> str:
 
 
 def recipes(json: JsonFlag = False) -> None:
-    """The recipes that come with the program: for `elicit`, and for `train`."""
-    for verb, shipped in (("elicit", shipped_recipes()), ("train", shipped_training_recipes())):
-        for recipe in shipped.values():
-            header = recipe.recipe
+    """The recipes that come with the program: for `elicit`, for `train`, and for `rounds` of both."""
+    shipped = (
+        ("elicit", shipped_recipes()),
+        ("train", shipped_training_recipes()),
+        ("rounds", shipped_rounds_recipes()),
+    )
+    for verb, found in shipped:
+        for header in (recipe.recipe for recipe in found.values()):
             record = {**header.model_dump(mode="json"), "verb": verb}
             show(record, as_json=json, text=f"{verb:<7} {header.id:<26} {header.title}: {header.purpose}")
 
@@ -142,7 +146,7 @@ def coverage(json: JsonFlag = False) -> None:
     found = survey_coverage(
         *(
             [(key, next(iter(recipe.recipe.references), "")) for key, recipe in shipped.items()]
-            for shipped in (shipped_recipes(), shipped_training_recipes())
+            for shipped in (shipped_recipes(), shipped_training_recipes(), shipped_rounds_recipes())
         )
     )
     there = [entry for entry in found if entry.by]

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,12 +92,14 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Project]:
         project.close()
 
 
-def follow(supervisor: Supervisor, project: Project, run_id: str, *, as_json: bool) -> dict[str, Any]:
-    """Show a run until it is over; returns its result.
+def follow(
+    supervisor: Supervisor, project: Project, run_id: str, *, as_json: bool, labels: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Show a run until it is over; returns its result. `labels` are added to each JSON line.
 
     Raises `KnownError` or `BadInput` with the job's own words when it failed. Ctrl+C asks it to stop, and waits.
     """
-    said = Saying()
+    said = Saying(labels)
     while True:
         try:
             for identity, line in supervisor.poll():
@@ -123,14 +125,16 @@ def follow(supervisor: Supervisor, project: Project, run_id: str, *, as_json: bo
 class Saying:
     """Turns events into JSON lines, or into one progress line that is rewritten on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, labels: Mapping[str, Any] | None = None) -> None:
+        self._labels = dict(labels or {})
         self._spoke_at = 0.0
         self._open = False
 
     def line(self, line: Line, *, as_json: bool) -> None:
         """Show one event."""
         if as_json:
-            sys.stdout.write(encode(line.event, line.seq, line.t).decode())
+            told = encode(line.event, line.seq, line.t).decode()
+            sys.stdout.write(f"{json.dumps({**json.loads(told), **self._labels})}\n" if self._labels else told)
             sys.stdout.flush()
             return
         text = _text(line.event)

@@ -114,16 +114,21 @@ class _Choice:
             tag=self._tag(),
             unanswered_by=None if anew else (teacher, self.recipe_hash, self.run_id),
         )
-        return (prompt.id for prompt in found if prompt.status != "rejected")
+        held_out = self._held_out()
+        return (prompt.id for prompt in found if prompt.status != "rejected" and prompt.id not in held_out)
 
     def _responses(self) -> Any:
-        tag = self._tag()
+        tag, held_out = self._tag(), self._held_out()
         pairs = self.project.rows.pairs(status=self._status())
         return (
             response.id
             for prompt, response in pairs
-            if response.status != "rejected" and (not tag or tag in prompt.tags)
+            if response.status != "rejected" and (not tag or tag in prompt.tags) and prompt.id not in held_out
         )
+
+    def _held_out(self) -> frozenset[int]:
+        """Prompts that only measure: a round never asks them."""
+        return frozenset(self.parameters.get("leave_out") or ())
 
     def _documents(self) -> list[str]:
         from kdstudio.elicitation.documents import documents_in

@@ -20,6 +20,7 @@ import psutil
 from kdstudio import settings
 from kdstudio.elicitation.members import Member, Outcome, Turn
 from kdstudio.elicitation.routing import NAMED, Sharing, sharing_of
+from kdstudio.elicitation.student_file import as_file
 from kdstudio.errors import BadInput, KnownError, Stopped, in_one_line
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.background_loop import StopWatch
@@ -47,8 +48,9 @@ def open_speakers(job: Job) -> Teacher:
     Raises `KnownError` or `BadInput` when a single teacher cannot be used, or when they cannot be told apart.
     """
     parameters, ledger = job.parameters, ledger_of(job)
-    teachers = [TeacherSpec(**spec) for spec in parameters.get("teachers") or [parameters["teacher"]]]
-    judge, student = (_optional(parameters, role) for role in ("judge", "student"))
+    named = [TeacherSpec(**spec) for spec in parameters.get("teachers") or [parameters["teacher"]]]
+    teachers = [as_file(spec, job.run_folder) for spec in named]
+    judge, student = (_optional(job, role) for role in ("judge", "student"))
     if student is None and _speaks(parameters, "student"):
         raise BadInput("The recipe asks the student", "This run has none.", "Name it, for example with --student NAME.")
     if len(teachers) == 1 and judge is None and student is None:
@@ -61,9 +63,9 @@ def open_speakers(job: Job) -> Teacher:
     return Speakers(_members(specs.values(), lambda spec: open_teacher(spec, job.secrets, ledger=ledger)), sharing)
 
 
-def _optional(parameters: Mapping[str, Any], role: str) -> TeacherSpec | None:
-    spec = parameters.get(role)
-    return TeacherSpec(**spec) if spec else None
+def _optional(job: Job, role: str) -> TeacherSpec | None:
+    spec = job.parameters.get(role)
+    return as_file(TeacherSpec(**spec), job.run_folder) if spec else None
 
 
 def _speaks(parameters: Mapping[str, Any], role: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdstudio.evaluation.scores import exact_match, rouge_l
+from kdstudio.quality.answer_check import same_answer
 from kdstudio.teachers.base import Message, Request, Sampling, Teacher
 
 Prompt = tuple[str, Sequence[Message]]
@@ -51,3 +52,14 @@ def side_by_side(
         for number, (shown, _) in enumerate(prompts)
         if number in teacher_answers and number in student_answers
     ]
+
+
+def share_right(references: Sequence[str], answers: Mapping[int, str]) -> float:
+    """Share of the references that the answers, by index, agree with; one that is missing is wrong.
+
+    Only what follows a model's reasoning between <think> tags is its answer.
+    """
+    right = [
+        same_answer(answers.get(place, "").rpartition("</think>")[2], text) for place, text in enumerate(references)
+    ]
+    return sum(right) / len(right) if right else 0.0

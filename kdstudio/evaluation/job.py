@@ -13,7 +13,7 @@ from kdstudio.distillation.examples import SourceRow
 from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, KnownError, Stopped
-from kdstudio.evaluation.answers import Prompt, SideBySide, answers_of, side_by_side
+from kdstudio.evaluation.answers import Prompt, SideBySide, answers_of, share_right, side_by_side
 from kdstudio.evaluation.by_tag import by_tag
 from kdstudio.evaluation.gap import likelihood, measure
 from kdstudio.evaluation.held_out import STUDENT_NAME, MeasuredRows, rows_for_file, rows_of_run, run_folder_of
@@ -33,7 +33,11 @@ MAXIMUM_TOKENS, LEAST_ANSWER, MOST_ANSWER = 4096, 48, 512
 
 
 class EvaluationJob(Reporter, Protocol):
-    """A job with its project, its parameters (`run` or `gguf`, `teacher`, `limit`, `samples`) and secrets."""
+    """A job with its project, its parameters (`run` or `gguf`, `teacher`, `limit`, `samples`) and secrets.
+
+    `rows_of` measures a `gguf` or a `folder` on what that run held out; `accuracy` compares answers of at most
+    `max_tokens` tokens with the prompts' references.
+    """
 
     project_folder: Path
     parameters: dict[str, Any]
@@ -72,6 +76,7 @@ def run(job: EvaluationJob) -> dict[str, Any]:
     if not rows.held_out:
         job.warn("Not measured on held-out rows", f"These are {rows.text}.", "Learnt rows flatter a student.")
     result = _gap(job, spec, student, rows)
+    accuracy = _accuracy(job, student, rows) if job.parameters.get("accuracy") else None
     answers = _answers(job, spec, student, rows.prompts(int(job.parameters.get("samples", 6))), rows)
     for number, item in enumerate(answers):
         job.emit(Sample(number, item.prompt, item.student, item.teacher))
@@ -84,6 +89,7 @@ def run(job: EvaluationJob) -> dict[str, Any]:
         "answers": len(answers),
         "exact_match": _mean([float(item.exact_match) for item in answers]),
         "rouge_l": _mean([item.rouge_l for item in answers]),
+        **({} if accuracy is None else {"accuracy": accuracy}),
     }
 
 
@@ -99,6 +105,11 @@ def _teacher(described: Any) -> TeacherSpec:
 
 
 def _student(job: EvaluationJob) -> Student:
+    if rows_of := str(job.parameters.get("rows_of") or ""):
+        path = Path(str(job.parameters.get("gguf") or job.parameters["folder"]))
+        tokenizer = open_tokenizer(path)
+        run_folder = run_folder_of(job.project_folder, rows_of)
+        return Student(path, tokenizer, rows_of_run(run_folder, job.project_folder, tokenizer))
     if job.parameters.get("gguf"):
         path = Path(str(job.parameters["gguf"]))
         header = read_header(path)
@@ -193,7 +204,7 @@ def _answers(
         return []
     prompts: list[Prompt] = [(item.prompt, rows.messages[item.prompt_id]) for item in chosen]
     longest = max(len(item.response_ids) for item in rows.examples)
-    count = max(LEAST_ANSWER, min(longest + 8, MOST_ANSWER))
+    count = int(job.parameters.get("max_tokens") or max(LEAST_ANSWER, min(longest + 8, MOST_ANSWER)))
     job.progress(0, 2, unit="models", stage="answers")
     try:
         theirs = _ask(job, open_teacher(spec, job.secrets), prompts, count)
@@ -201,15 +212,33 @@ def _answers(
         job.warn("The teacher gave no answers to compare", f"{error.title}. {error.detail}", error.hint)
         return []
     job.progress(1, 2, unit="models", stage="answers")
+    with _speaking(job, student) as own:
+        ours = _ask(job, open_teacher(own, {}), prompts, count)
+    job.progress(2, 2, unit="models", stage="answers")
+    return side_by_side(prompts, theirs, ours)
+
+
+@contextmanager
+def _speaking(job: EvaluationJob, student: Student) -> Iterator[TeacherSpec]:
+    """The student as a file that llama.cpp answers from."""
     with tempfile.TemporaryDirectory(dir=job.run_folder, prefix=".kdtmp-") as folder:
         path = student.path
         if not student.is_file:
             path = Path(folder) / "student.gguf"
             write_gguf(student.path, path, "F16", Identity("student"))
-        own = TeacherSpec("student", "gguf", path=str(path), options={"dequantise": False})
-        ours = _ask(job, open_teacher(own, {}), prompts, count)
-    job.progress(2, 2, unit="models", stage="answers")
-    return side_by_side(prompts, theirs, ours)
+        yield TeacherSpec("student", "gguf", path=str(path), options={"dequantise": False})
+
+
+def _accuracy(job: EvaluationJob, student: Student, rows: MeasuredRows) -> float | None:
+    """Share of the prompts with a reference that the student answers rightly, greedily; None where there is none."""
+    asked = [item for item in rows.prompts(len(rows.examples)) if item.reference.strip()]
+    if not asked or not job.continues():
+        return None
+    job.progress(0, len(asked), unit="rows", stage="answers")
+    prompts: list[Prompt] = [(item.prompt, rows.messages[item.prompt_id]) for item in asked]
+    with _speaking(job, student) as own:
+        answers = _ask(job, open_teacher(own, {}), prompts, int(job.parameters.get("max_tokens") or MOST_ANSWER))
+    return share_right([item.reference for item in asked], answers)
 
 
 def _ask(job: EvaluationJob, model: Teacher, prompts: list[Prompt], count: int) -> dict[int, str]:

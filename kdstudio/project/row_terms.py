@@ -65,11 +65,12 @@ def _stamp_of(teacher: Mapping[str, Any], known: Mapping[str, str]) -> str:
 
 def terms_of_training(project: Project, recipe: TrainingRecipe, teacher: Mapping[str, Any]) -> TermsSummary:
     """`terms_of_rows` of what this recipe would be trained on in this project."""
-    kind: Kind = "preference" if _reads_preferences(recipe) else "response"
+    kind: Kind = "preference" if reads_preferences(recipe) else "response"
     return terms_of_rows(project, kind=kind, status=recipe.data.status, teacher=teacher)
 
 
-def _reads_preferences(recipe: TrainingRecipe) -> bool:
+def reads_preferences(recipe: TrainingRecipe) -> bool:
+    """Whether it learns from the project's preferences, not from its responses."""
     needs = {signal for table in recipe.objective for signal in OBJECTIVES[table.name].needs}
     own = recipe.rollout.share > 0 or recipe.rollout.replay != "off" or Signal.ROLLOUTS in needs
     return Signal.PREFERENCES in needs and not own
