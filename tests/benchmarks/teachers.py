@@ -85,7 +85,7 @@ def _answer_tokens(peer: Llama, thing: str) -> int:
 
 
 def scoring() -> Iterator[Figure]:
-    """Top-50 log-probs of given text against an echo with logprobs=50, and against the same prefill, not looked at."""
+    """Top-50 log-probs of 8 texts against an echo of one with logprobs=50, and against the same prefill, not read."""
     teacher = LlamaTeacher(TeacherSpec("bench", "gguf", path=str(sample_path())))
     peer = Llama(str(sample_path()), n_ctx=1024, verbose=False, n_threads=teacher.threads, logits_all=True)
     pairs: list[Pair] = []
@@ -101,7 +101,7 @@ def scoring() -> Iterator[Figure]:
         return responses * bool(list(teacher.read(pairs, lambda *_: None)))
 
     def echoed() -> int:
-        answer = peer.create_completion(_TEXT[: len(_TEXT) // 6], echo=True, logprobs=50, max_tokens=1)
+        answer = peer.create_completion(_TEXT, echo=True, logprobs=50, max_tokens=1)
         return int(answer["usage"]["prompt_tokens"])  # type: ignore[index]
 
     prefilled()  # warms up
