@@ -7,11 +7,13 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from kdstudio import files
 from kdstudio.errors import BadInput
+from kdstudio.models.pictures import PREFIX, picture_at, with_pictures
 from kdstudio.project.content import Kind, Preference, Prompt, Response
 from kdstudio.project.format_writers import CSV_COLUMNS, UnfitError
 from kdstudio.project.formats import FORMATS
@@ -33,7 +35,7 @@ def export_file(
     """Write rows of one kind to a file, atomically; returns how many. `status` "" takes all.
 
     `progress` gets the rows written, and may raise to give up. Raises `BadInput` for a format that cannot hold that
-    kind of row, or meets a row that it cannot hold whole (then nothing is written).
+    kind of row, or meets a row that it cannot hold whole or whose picture is gone (then nothing is written).
     """
     chosen = FORMATS[format_name]
     if (format_name == "preference") != (kind == "preference") and not (format_name == "csv" and kind == "preference"):
@@ -43,7 +45,8 @@ def export_file(
     count = 0
     with _text_file(out, "utf-8-sig" if format_name == "csv" else "utf-8") as stream:
         write = _csv_writer(stream) if format_name == "csv" else _line_writer(stream)
-        for row in _rows(project, kind, status):
+        for prompt, response, preference in _rows(project, kind, status):
+            row = _with_whole_pictures(prompt, project.folder), response, preference
             try:
                 write(chosen.write(*row))
             except UnfitError as error:
@@ -52,6 +55,17 @@ def export_file(
             if progress is not None and count % _REPORTED == 0:
                 progress(count)
     return count
+
+
+def _with_whole_pictures(prompt: Prompt, project_folder: Path) -> Prompt:
+    """A prompt whose pictures other programs can read: the project's own as data URLs. Raises `BadInput`."""
+    if all(isinstance(message.get("content"), str) for message in prompt.messages):
+        return prompt
+
+    def whole(address: str) -> str:
+        return picture_at(address, project_folder).data_url if address.startswith(PREFIX) else address
+
+    return replace(prompt, messages=tuple(with_pictures(prompt.messages, whole)))
 
 
 def _refusal(label: str, kind: Kind, row: tuple[Prompt, Response | None, Preference | None], why: str) -> BadInput:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from kdstudio import files
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import now
+from kdstudio.models.pictures import keep, picture_at, with_pictures
 from kdstudio.project.content import Kind, NewPreference, NewPrompt, NewResponse
 from kdstudio.project.dataset import export_file
 from kdstudio.project.format_readers import Item, checked
@@ -145,7 +146,7 @@ def import_file(
         for count, record in enumerate(records(path, found.encoding, found.layout), start=1):
             unseen.difference_update(record.value if unseen and isinstance(record.value, dict) else ())
             try:
-                item = checked(read(_value(record, mapping)))
+                item = _with_kept_pictures(checked(read(_value(record, mapping))), project.folder, path.parent)
                 intake.add(item if kind is None else _fit(item, kind))
             except UnusableError as error:
                 rejects.add(record, str(error))
@@ -255,6 +256,37 @@ def _value(record: Record, mapping: Mapping[str, str] | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnusableError("it is not a JSON object")
     return value | {ours: value[theirs] for ours, theirs in mapping.items() if theirs in value} if mapping else value
+
+
+def _with_kept_pictures(item: Item, project_folder: Path, beside: Path) -> Item:
+    """Take an item's pictures into the project: those written out in the row, and files below the imported file's.
+
+    Only there, and only pictures: a file of rows from elsewhere must not name what else this machine holds. Addresses
+    on the network stay, and so does what is written out in a form that teachers do not see. Raises `UnusableError` for
+    a file that is no picture, or too large.
+    """
+
+    def kept(address: str) -> str:
+        try:
+            if address.startswith("data:"):
+                return _kept_data(address, project_folder)
+            file = (beside / address).resolve()
+            is_here = not address.startswith(("http://", "https://")) and file.is_relative_to(beside.resolve())
+            return keep(project_folder, file.read_bytes()) if is_here and file.is_file() else address
+        except BadInput as error:
+            raise UnusableError(f"{error.title}: {error.detail}") from error
+        except (OSError, ValueError):
+            return address
+
+    messages = with_pictures(item.messages, kept)
+    return item if messages == item.messages else replace(item, messages=messages)
+
+
+def _kept_data(address: str, project_folder: Path) -> str:
+    try:
+        return keep(project_folder, picture_at(address, None).data)
+    except BadInput:
+        return address
 
 
 def _fit(item: Item, kind: Kind) -> Item:

@@ -73,7 +73,8 @@ class AnthropicTeacher:
     ) -> Iterator[Completion]:
         """As `OpenAITeacher.generate`, with the same loop, ledger, limits and purse."""
         clients = -(-self._manners.requests_at_once // _CONNECTIONS)
-        provider = AnthropicProvider(self._client, clients, self._spec, self._key, self.notes)
+        pictures = self._ledger.project_folder
+        provider = AnthropicProvider(self._client, clients, self._spec, self._key, self.notes, pictures)
         conversation = Conversation(provider, self._terms, self._manners, self._ledger, self.notes)
         yield from conversation.answers(requests, stop=stop, on_text=on_text)
 

@@ -9,7 +9,7 @@ import re
 
 import anthropic
 
-from kdstudio.errors import BadInput, KnownError, in_one_line
+from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.secrets import redact
 from kdstudio.teachers.openai_body import ReportedError, UnreadableError
@@ -22,6 +22,7 @@ from kdstudio.teachers.openai_failures import (
     cause_of,
     is_transport,
     refused_for_good,
+    unfit,
     wait_of,
     was_never_sent,
     web_page,
@@ -56,8 +57,8 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
 
     An error inside a stream comes after the answer began, so that it may be billed.
     """
-    if isinstance(error, BadInput):  # the prompt cannot be put in this API's form; nothing was sent
-        return Failure("permanent", in_one_line(f"{error.title}: {error.detail}"))
+    if isinstance(error, BadInput):
+        return unfit(error)
     status, transport = status_of(error), is_network(error)
     if not (status or transport or isinstance(error, _SORTED)):
         raise error

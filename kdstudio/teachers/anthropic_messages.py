@@ -8,32 +8,33 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kdstudio.errors import BadInput
+from kdstudio.models.pictures import address_of, picture_at
 from kdstudio.teachers.base import Message
-from kdstudio.teachers.pictures import address_of, picture_in
 
-_KINDS = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _MOST_PICTURE_BYTES = (5 << 20) * 3 // 4  # 5 MB as base64
 _SYSTEM = ("system", "developer")
 _NO_TOOL_NAME = re.compile(r"[^a-zA-Z0-9_-]")
 Block = dict[str, Any]
 
 
-def conversation(messages: Sequence[Message]) -> dict[str, Any]:
+def conversation(messages: Sequence[Message], project_folder: Path | None = None) -> dict[str, Any]:
     """The fields `system`, `messages`, and for earlier tool calls `tools`, of a request.
 
     Turns of the same role become one, tool results a user's turn; earlier reasoning is left out, since its signature
-    is not kept. Raises `BadInput` for a part that is neither text nor a picture that can be sent.
+    is not kept. Pictures by hash are read from `project_folder`.
+    Raises `BadInput` for a part that is neither text nor a picture that can be sent.
     """
-    system = "\n\n".join(filter(None, (_text(item) for item in messages if item.get("role") in _SYSTEM)))
+    system = "\n\n".join(filter(None, (_system_text(item) for item in messages if item.get("role") in _SYSTEM)))
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.get("role") in _SYSTEM:
             continue
         role = "assistant" if message.get("role") == "assistant" else "user"
-        blocks = _blocks(message)
+        blocks = _blocks(message, project_folder)
         if blocks and turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         elif blocks:
@@ -42,38 +43,38 @@ def conversation(messages: Sequence[Message]) -> dict[str, Any]:
     return {"messages": turns, **({"system": system} if system else {}), **_tools(turns)}
 
 
-def _text(message: Message) -> str:
-    return "".join(block["text"] for block in _content(message.get("content")) if block["type"] == "text")
+def _system_text(message: Message) -> str:
+    return "".join(block["text"] for block in _content(message.get("content"), None) if block["type"] == "text")
 
 
-def _blocks(message: Message) -> list[Block]:
-    content = _content(message.get("content"))
+def _blocks(message: Message, folder: Path | None) -> list[Block]:
+    content = _content(message.get("content"), folder)
     if message.get("role") == "tool":
         return [{"type": "tool_result", "tool_use_id": _id(message.get("tool_call_id")), "content": content}]
     calls = message.get("tool_calls")
     return content + [_call(call) for call in (calls if isinstance(calls, list) else ()) if isinstance(call, dict)]
 
 
-def _content(content: Any) -> list[Block]:
+def _content(content: Any, folder: Path | None) -> list[Block]:
     """Blocks of a message's content; the API refuses empty texts, so that they are left out."""
     parts = content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
-    return [block for part in parts if (block := _block(part)) is not None]
+    return [block for part in parts if (block := _block(part, folder)) is not None]
 
 
-def _block(part: Any) -> Block | None:
+def _block(part: Any, folder: Path | None) -> Block | None:
     if isinstance(part, dict) and isinstance(text := part.get("text"), str):
         return {"type": "text", "text": text} if text.strip() else None
     if url := address_of(part):
-        return {"type": "image", "source": _source(url)}
+        return {"type": "image", "source": _source(url, folder)}
     raise BadInput(
         "This prompt cannot be sent", "A message holds a part that is neither text nor a picture.", "Leave it out."
     )
 
 
-def _source(url: str) -> dict[str, str]:
+def _source(url: str, folder: Path | None) -> dict[str, str]:
     if url.startswith(("https://", "http://")):
         return {"type": "url", "url": url}
-    picture = picture_in(url, _KINDS, _MOST_PICTURE_BYTES)
+    picture = picture_at(url, folder, _MOST_PICTURE_BYTES)
     return {"type": "base64", "media_type": picture.kind, "data": picture.base64}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -16,6 +17,7 @@ from kdstudio.teachers.base import Request, Sampling
 from kdstudio.teachers.listening import heard_body, whole_body
 from kdstudio.teachers.openai_failures import WebPageError
 from kdstudio.teachers.openai_provider import is_strict
+from kdstudio.teachers.pictures import refuse_pictures
 from kdstudio.teachers.wire import Answered, Failure, Show
 
 _SAMPLED = ("temperature", "top_p", "top_k")
@@ -34,9 +36,16 @@ class AnthropicProvider:
     """
 
     def __init__(
-        self, connect: Callable[[], anthropic.AsyncAnthropic], most: int, spec: TeacherSpec, key: str, notes: list[str]
+        self,
+        connect: Callable[[], anthropic.AsyncAnthropic],
+        most: int,
+        spec: TeacherSpec,
+        key: str,
+        notes: list[str],
+        pictures: Path | None = None,
     ) -> None:
-        """`connect` makes a client, `most` is how many there may be; they take turns, as with OpenAI's."""
+        """As `OpenAIProvider`."""
+        self._pictures = pictures
         self._connect, self._most, self._turn = connect, most, 0
         self._clients: list[anthropic.AsyncAnthropic] = []
         self._spec, self._key, self._notes = spec, key, notes
@@ -77,7 +86,9 @@ class AnthropicProvider:
     def fields(self, request: Request) -> dict[str, Any]:
         """The request's own fields beside model, max_tokens and stream. Raises `BadInput`, as `attempt`."""
         sampling = request.sampling
-        fields = {**conversation(request.messages), **self._parameters(sampling)}
+        if not self._spec.options.get("images", True):
+            refuse_pictures(request.messages)
+        fields = {**conversation(request.messages, self._pictures), **self._parameters(sampling)}
         if sampling.json_schema:
             self._ask_for_form(fields, sampling.json_schema)
         return fields

@@ -10,6 +10,7 @@ import asyncio
 import time
 import weakref
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdstudio.errors import BadInput, KnownError
@@ -29,10 +30,11 @@ _METRIC_SECONDS, _KEYS_LISTED, _KEYS_NAMED = 1.0, 1000, 12
 
 
 class Ledger(Protocol):
-    """Keeps the attempts of one run. `spend` is the run's purse, `run` its id."""
+    """Keeps the attempts of one run. `spend` is the run's purse, `run` its id; the project keeps its pictures."""
 
     spend: Spend
     run: str
+    project_folder: Path | None
 
     def body(self, question: Question) -> tuple[int, str] | None:
         """The attempt and the raw body that an earlier process of the run kept for a question."""
@@ -64,6 +66,7 @@ class NoLedger:
 
     def __init__(self) -> None:
         self.spend, self.run = Spend(), "-"
+        self.project_folder: Path | None = None
 
     def body(self, question: Question) -> tuple[int, str] | None:
         """None was kept."""
@@ -99,6 +102,7 @@ class JournalLedger:
     def __init__(self, job: Job) -> None:
         """Read what earlier processes wrote. Raises `BadInput` for a ceiling that is no amount of money."""
         self._job, self.run = job, job.run_folder.name
+        self.project_folder: Path | None = job.project_folder
         self._numbers: defaultdict[Question, int] = defaultdict(int)
         self._open: dict[tuple[Question, int], float] = {}
         self._unread: dict[Question, tuple[int, list[Body]]] = {}

@@ -74,7 +74,8 @@ class OpenAITeacher:
         cannot be reached or keeps failing.
         """
         clients = -(-self._manners.requests_at_once // _CONNECTIONS)
-        provider = OpenAIProvider(self._client, clients, self._spec, self._key, self.notes)
+        pictures = self._ledger.project_folder
+        provider = OpenAIProvider(self._client, clients, self._spec, self._key, self.notes, pictures)
         conversation = Conversation(provider, self._terms, self._manners, self._ledger, self.notes)
         yield from conversation.answers(requests, stop=stop, on_text=on_text)
 

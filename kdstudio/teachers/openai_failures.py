@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import openai
 
-from kdstudio.errors import KnownError
+from kdstudio.errors import BadInput, KnownError, in_one_line
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.secrets import redact
 from kdstudio.teachers.base import Completion
@@ -182,6 +182,8 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
 
     Only a status of 400 or above says that nothing was done; whatever else fails may have been billed.
     """
+    if isinstance(error, BadInput):
+        return unfit(error)
     status, transport = status_of(error), is_transport(error)
     if not (status or is_transient(error) or isinstance(error, openai.APIError)):
         raise error
@@ -206,6 +208,11 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
         unless_answered=isinstance(error, WebPageError),
         partial=partial,
     )
+
+
+def unfit(error: BadInput) -> Failure:
+    """For a prompt that cannot be put in an API's form, such as one whose picture is gone; nothing was sent."""
+    return Failure("permanent", in_one_line(f"{error.title}: {error.detail}"))
 
 
 def was_never_sent(error: BaseException) -> bool:

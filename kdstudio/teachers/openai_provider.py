@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,6 +15,7 @@ from kdstudio.teachers.base import Request, Sampling
 from kdstudio.teachers.listening import heard_body, whole_body
 from kdstudio.teachers.openai_body import Heard, read_body
 from kdstudio.teachers.openai_failures import WebPageError
+from kdstudio.teachers.pictures import refuse_pictures, with_data_urls
 from kdstudio.teachers.wire import Answered, Failure, Show
 
 _ESSENTIAL = {"model", "messages", "stream", "max_completion_tokens"}
@@ -29,9 +31,16 @@ class OpenAIProvider:
     """
 
     def __init__(
-        self, connect: Callable[[], openai.AsyncOpenAI], most: int, spec: TeacherSpec, key: str, notes: list[str]
+        self,
+        connect: Callable[[], openai.AsyncOpenAI],
+        most: int,
+        spec: TeacherSpec,
+        key: str,
+        notes: list[str],
+        pictures: Path | None = None,
     ) -> None:
-        """`connect` makes a client, `most` is how many there may be."""
+        """`connect` makes a client, `most` is how many there may be; `pictures` is the project that keeps them."""
+        self._pictures = pictures
         self._connect, self._most, self._turn = connect, most, 0
         self._clients: list[openai.AsyncOpenAI] = []
         self._spec, self._key, self._notes = spec, key, notes
@@ -48,15 +57,18 @@ class OpenAIProvider:
     async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
         """As `Provider.attempt`. `name` goes into X-Client-Request-Id, by which OpenAI finds a request again.
 
-        Raises `CutError` for an answer that broke off, `WebPageError`, `ReportedError`, `UnreadableError` for nothing.
+        Raises `BadInput` for a picture that cannot be sent, `CutError` for an answer that broke off, `WebPageError`,
+        `ReportedError`, `UnreadableError` for nothing.
         """
-        sampling = request.sampling
+        sampling, messages = request.sampling, with_data_urls(request.messages, self._pictures)
+        if not self._spec.options.get("images", True):
+            refuse_pictures(messages)
         # What goes into extra_body is sent as it is; the SDK would walk through each message looking for its own types.
         call = self._client().chat.completions.with_streaming_response.create(
             model=self._spec.model,
             messages=(),
             stream=True,
-            extra_body={"messages": request.messages, **self._parameters(sampling), **self._extra(sampling)},
+            extra_body={"messages": messages, **self._parameters(sampling), **self._extra(sampling)},
             extra_headers={"X-Client-Request-Id": name},
         )
         async with call as response:

@@ -1,57 +1,37 @@
-"""Pictures in prompts: where a message's part says its picture is, and the bytes behind it."""
+"""Pictures on their way to a hosted teacher: out of the project's folder, or as they are given in the prompt."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 from kdstudio.errors import BadInput
-
-_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]+);base64,(.+)", re.IGNORECASE | re.DOTALL)
-_MEGABYTE = 1 << 20
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as it is sent: `kind` is its media type, `base64` its bytes as text, `size` their number."""
-
-    kind: str
-    base64: str
-    size: int
+from kdstudio.models.pictures import MOST_BYTES, PREFIX, address_of, picture_at, with_pictures
+from kdstudio.teachers.base import Message
 
 
-def address_of(part: Any) -> str:
-    """Where the picture of a message's part is: an address or a data URL; "" for a part that is no picture."""
-    if not isinstance(part, dict) or part.get("type") not in ("image", "image_url"):
-        return ""
-    found = next((part[name] for name in ("image_url", "url", "image", "path") if part.get(name)), "")
-    found = found.get("url", "") if isinstance(found, dict) else found
-    return found if isinstance(found, str) else ""
-
-
-def picture_in(url: str, kinds: tuple[str, ...], most_bytes: int) -> Picture:
-    """The picture in a data URL. Raises `BadInput` for one that is none, of another kind than `kinds`, or too large."""
-    found = _DATA_URL.fullmatch(url.strip())
-    try:
-        data = base64.b64decode("".join(found[2].split()), validate=True) if found else b""
-    except (binascii.Error, ValueError):
-        data = b""
-    if found is None or not data:
+def refuse_pictures(messages: Sequence[Message]) -> None:
+    """For a teacher that does not see. Raises `BadInput` for a prompt that shows it something."""
+    contents = [content for message in messages if isinstance(content := message.get("content"), list)]
+    if any(address_of(part) for content in contents for part in content):
         raise BadInput(
-            "A picture cannot be read",
-            f"It is given as {url[:60]!r}.",
-            "Give it as an address that begins with https://, or as a data URL of its bytes.",
+            "This teacher does not see",
+            "The prompt holds a picture.",
+            "Choose a teacher that reads images, or leave such prompts out.",
         )
-    kind = found[1].lower().replace("image/jpg", "image/jpeg")
-    if kind not in kinds:
-        raise BadInput("This teacher does not see such pictures", f"It is {kind}.", f"It sees {', '.join(kinds)}.")
-    if len(data) > most_bytes:
-        raise BadInput(
-            "A picture is too large for this teacher",
-            f"It has {len(data) / _MEGABYTE:.1f} MB; at most {most_bytes / _MEGABYTE:.1f} MB can be sent.",
-            "Make it smaller before you import it.",
-        )
-    return Picture(kind, base64.b64encode(data).decode("ascii"), len(data))
+
+
+def with_data_urls(messages: Sequence[Message], project_folder: Path | None) -> list[Message]:
+    """The messages with the project's own pictures as data URLs; addresses on the network stay, and so do data URLs.
+
+    Raises `BadInput` for a picture that is not there, was changed, or is too large.
+    """
+
+    def sent(address: str) -> str:
+        if address.startswith(PREFIX):
+            return picture_at(address, project_folder).data_url
+        if len(address) > MOST_BYTES * 4 // 3 or not address.startswith(("data:", "https://", "http://")):
+            picture_at(address, project_folder)  # says what is wrong with it
+        return address
+
+    return with_pictures(messages, sent)

@@ -78,7 +78,7 @@ def test_pictures_go_as_base64_or_by_their_address() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("data:image/tiff;base64,AAAA", "does not see such pictures"),
+        ("data:image/tiff;base64,AAAA", "do not see such pictures"),
         ("data:image/png;base64,!!!", "cannot be read"),
         ("cat.png", "cannot be read"),
         ("data:image/png;base64," + "A" * (6 << 20), "too large"),
