@@ -174,7 +174,7 @@ def _text(event: Event) -> str:
         case Sample():
             return f'  "{_short(event.prompt)}": {_short(event.student, 160)}'
         case Warned():
-            return f"  Note: {event.title}. {event.detail} {event.hint}".rstrip()
+            return f"  Note: {event.title.rstrip(".")}. {event.detail} {event.hint}".rstrip()
         case Checked(level=level, title=title, detail=detail) if level != "good":
             return f"  {level.capitalize()}: {title}. {detail}".rstrip()
         case State(state=state) if state != "running":
