@@ -173,8 +173,9 @@ def _text(event: Event) -> str:
             return f"  step {event.step}: held-out {figures}"
         case Sample():
             return f'  "{_short(event.prompt)}": {_short(event.student, 160)}'
-        case Warned():
-            return f"  Note: {event.title.rstrip(".")}. {event.detail} {event.hint}".rstrip()
+        case Warned(title=title, detail=detail, hint=hint):
+            said = title.rstrip(".")
+            return f"  Note: {said}. {detail} {hint}".rstrip()
         case Checked(level=level, title=title, detail=detail) if level != "good":
             return f"  {level.capitalize()}: {title}. {detail}".rstrip()
         case State(state=state) if state != "running":
