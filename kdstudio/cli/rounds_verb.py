@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from kdstudio.cli.teachers_asked import teacher_of
 from kdstudio.errors import BadInput
 from kdstudio.jobs.supervisor import Supervisor
 from kdstudio.project import Project
-from kdstudio.rounds.chain import Chain, Part
+from kdstudio.rounds.chain import Chain, Finish, Part, bring_to_end
 from kdstudio.rounds.plan import planned
 
 _DOING: dict[Part, str] = {
@@ -55,7 +56,8 @@ def rounds(
             f"{chosen.recipe.title}: {plan.id}, at most {counted(chosen.rounds.count, 'round')}, measured on {held_out}"
         )
         try:
-            result = Chain(target, plan, _following(target, as_json=json), keys | own, reason).run()
+            finish = _finishing(target, keys | own, as_json=json)
+            result = Chain(target, plan, finish, tuple(keys | own), reason).run()
         except BadInput as error:
             if error.title == "These rows have terms of use":
                 raise BadInput(error.title, error.detail, f"{error.hint} Add --reason TEXT.") from None
@@ -63,15 +65,18 @@ def rounds(
     show({"event": "finished", **result}, as_json=json, text=in_words(result))
 
 
-def _following(project: Project, *, as_json: bool) -> Any:
-    def watch(supervisor: Supervisor, run_id: str, number: int, part: Part) -> None:
+def _finishing(project: Project, keys: dict[str, str], *, as_json: bool) -> Finish:
+    supervisor = Supervisor(project)
+
+    def finish(run_id: str, number: int, part: Part) -> None:
         say(f"Round {number}: {_DOING[part]} (run {run_id})")
         labels = {"run": run_id, "round": number, "part": part}
         if as_json:
             show({"event": "round", **labels}, as_json=True)
-        follow(supervisor, project, run_id, as_json=as_json, labels=labels)
+        watch = partial(follow, supervisor, project, run_id, as_json=as_json, labels=labels)
+        bring_to_end(supervisor, project, run_id, keys, watch)
 
-    return watch
+    return finish
 
 
 def in_words(result: dict[str, Any]) -> str:

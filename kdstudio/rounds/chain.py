@@ -26,10 +26,25 @@ from kdstudio.rounds.speakers import STUDENT_NAME
 from kdstudio.rounds.verdict import verdict_of
 
 Part = Literal["elicit", "train", "start", "evaluate"]
-Follow = Callable[[Supervisor, str, int, Part], None]
-"""Watches a run (with its round and part) until it is over; raises its error if it failed."""
+Finish = Callable[[str, int, Part], None]
+"""Brings a run (with its round and part) to its end, as `bring_to_end` does; raises its error if it failed."""
 _KINDS: dict[Part, str] = {"elicit": "elicit", "train": "train", "start": "evaluate", "evaluate": "evaluate"}
 _TITLES: dict[Part, str] = {"elicit": "ask", "train": "train", "start": "measure the start", "evaluate": "measure"}
+
+
+def bring_to_end(
+    supervisor: Supervisor, project: Project, run_id: str, secrets: dict[str, str], follow: Callable[[], object]
+) -> None:
+    """Start or continue a run and `follow` it. One whose caller is gone ends by itself first, and is then continued."""
+    left = run_files.process_of(project.runs_folder / run_id) is not None
+    for _ in range(1 + left):
+        try:
+            supervisor.resume(run_id, secrets=secrets, attached=True)
+        except KnownError:
+            if project.runs.get(run_id).state == "finished":
+                return  # it ended well while nobody looked
+            raise
+        follow()
 
 
 @dataclass
@@ -50,15 +65,11 @@ class Chain:
 
     project: Project
     plan: Plan
-    follow: Follow
-    secrets: dict[str, str] = field(default_factory=dict)
+    finish: Finish
+    secret_names: tuple[str, ...] = ()
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        self._supervisor = Supervisor(self.project)
-        self._supervisor.poll()  # takes in what runs did while nobody watched
-        self._done: list[Round] = []
-        self._start: float | None = None
+    _done: list[Round] = field(default_factory=list)
+    _start: float | None = None
 
     def run(self) -> dict[str, Any]:
         """Every round until they end; returns, and keeps in the plan's folder, what came of them.
@@ -165,24 +176,12 @@ class Chain:
         run = self._begun(number, part)
         run_id = run.id if run else self._enter(number, part, described(), rows or [])
         if run is None or run.state != "finished":
-            self._bring_to_end(run_id, number, part)
+            self.finish(run_id, number, part)
         run = self.project.runs.get(run_id)
         if run.state != "finished":
             hint = "Run the same command again: they go on where they stopped."
             raise KnownError("The rounds were stopped", f"In round {number}: {_TITLES[part]}.", hint)
         return run
-
-    def _bring_to_end(self, run_id: str, number: int, part: Part) -> None:
-        """Start or continue a run and follow it. One whose caller is gone ends first, and is then continued."""
-        left = run_files.process_of(self.project.runs_folder / run_id) is not None
-        for _ in range(1 + left):
-            try:
-                self._supervisor.resume(run_id, secrets=self.secrets, attached=True)
-            except KnownError:
-                if self.project.runs.get(run_id).state == "finished":
-                    return  # it ended well while nobody looked
-                raise
-            self.follow(self._supervisor, run_id, number, part)
 
     def _enter(self, number: int, part: Part, described: Mapping[str, Any], rows: list[RowTable]) -> str:
         """A new run, frozen, with its rows beside it; it is complete when its job file is there."""
@@ -194,7 +193,7 @@ class Chain:
         if rows:
             lines = (json.dumps(row) + "\n" for row in (*rows, *self.plan.held_out))
             files.write_text(folder / ROWS_NAME, "".join(lines))
-        run_files.write_job(folder, run_files.JobFile(_KINDS[part], tables, now(), title, tuple(self.secrets)))
+        run_files.write_job(folder, run_files.JobFile(_KINDS[part], tables, now(), title, self.secret_names))
         return run_id
 
     # ----------------------------------------------------------------------------------------------------- result

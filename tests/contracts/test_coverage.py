@@ -7,16 +7,23 @@ from pathlib import Path
 import pytest
 
 from kdstudio.catalogue.coverage import Covered, catalogue, coverage
-from kdstudio.recipe import shipped_recipes, shipped_training_recipes
+from kdstudio.recipe import shipped_recipes, shipped_rounds_recipes, shipped_training_recipes
 
 ROOT = Path(__file__).parents[2]
 WHOLE = ("divergence & similarity", "supervised", "on-policy", "reinforcement", "ranking")
 
 
 def found() -> list[Covered]:
-    kinds = (shipped_recipes(), shipped_training_recipes())
-    eliciting, training = ([(key, recipe.recipe.references[0]) for key, recipe in kind.items()] for kind in kinds)
-    return coverage(eliciting, training)
+    kinds = (shipped_recipes(), shipped_training_recipes(), shipped_rounds_recipes())
+    return coverage(*([(key, recipe.recipe.references[0]) for key, recipe in kind.items()] for kind in kinds))
+
+
+def test_a_recipe_with_rounds_counts_where_none_elicits_alone() -> None:
+    (star,) = (
+        entry for entry in coverage([], [], [("star", "https://arxiv.org/abs/2203.14465")]) if entry.id == "star"
+    )
+    assert star.by == "recipe with rounds star"
+    assert (ROOT / star.test).is_file()
 
 
 def test_every_id_of_the_catalogue_is_named_once() -> None:
