@@ -21,6 +21,7 @@ from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Body
 from kdstudio.jobs.journal import read_journal
 from kdstudio.jobs.supervisor import Supervisor
+from kdstudio.models.spec import TeacherKind
 from kdstudio.teachers.bodies import whole
 from tests.support.paid_runs import paid_teacher
 from tests.support.paid_server import PaidServer
@@ -76,7 +77,8 @@ def crashed(project: Path, process: subprocess.Popen[str]) -> list[str]:
     while time.monotonic() < deadline and process.poll() is None:
         for folder in (project / "runs").glob("*-elicit-*"):
             job = run_files.process_of(folder)
-            if job is not None and b'"answer"' in (folder / "events.jsonl").read_bytes():
+            journal = folder / "events.jsonl"
+            if job is not None and journal.is_file() and b'"answer"' in journal.read_bytes():
                 for member in (job, *job.children(recursive=True)):
                     seen += hits(json.dumps([member.environ(), member.cmdline()]).encode(), member.name())
                 job.send_signal(signal.SIGSEGV)
@@ -86,10 +88,11 @@ def crashed(project: Path, process: subprocess.Popen[str]) -> list[str]:
     raise AssertionError("the job was never seen at work")
 
 
-def test_the_key_is_nowhere_after_a_short_run_whose_answers_repeat_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_the_key_is_nowhere_after_a_short_run_whose_answers_repeat_it(tmp_path: Path, kind: TeacherKind) -> None:
     told = {"faults": 0.2, "echo": True, "late_seconds": 0.05}
     with PaidServer(tmp_path / "server.log", CANARY, told) as server, new_project(tmp_path, ["a"] * 24) as project:
-        folder = new_run(project, teacher=paid_teacher(server.url, requests_at_once=8, timeout_seconds=2))
+        folder = new_run(project, teacher=paid_teacher(server.url, kind, requests_at_once=8, timeout_seconds=2))
         supervisor = Supervisor(project)
         supervisor.resume(folder.name, secrets={"k": CANARY})
         assert supervisor.wait(folder.name, seconds=60).state == "finished"
@@ -99,8 +102,9 @@ def test_the_key_is_nowhere_after_a_short_run_whose_answers_repeat_it(tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
 @pytest.mark.skipif(sys.platform == "win32", reason="a crash by signal")
-def test_the_key_is_nowhere_after_a_run_and_a_crash(tmp_path: Path) -> None:
+def test_the_key_is_nowhere_after_a_run_and_a_crash(tmp_path: Path, kind: str) -> None:
     """The server even repeats the key in each of its answers, whole ones and refusals."""
     home, project = tmp_path / "home", tmp_path / "p.kdstudio"
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"p{n}"}) + "\n" for n in range(80)))
@@ -109,7 +113,7 @@ def test_the_key_is_nowhere_after_a_run_and_a_crash(tmp_path: Path) -> None:
         printed = said(verb(home, "init", project))
         printed += said(verb(home, "import", project, tmp_path / "prompts.jsonl"))
         added = ("teacher", "add", project, "api", "--url", server.url, "--model", "tiny", "--key-name", VARIABLE)
-        printed += said(verb(home, *added))
+        printed += said(verb(home, *added, "--kind", kind))
         asking = verb(home, "elicit", project, "--teacher", "api")
         seen = crashed(project, asking)
         printed += said(asking, code=1)

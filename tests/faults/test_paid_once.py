@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdstudio.models.spec import TeacherKind
 from kdstudio.project import Project
 from tests.support.paid_runs import Books, books_of, killed_again_and_again, paid_teacher, questions_of
 from tests.support.paid_server import PaidServer
@@ -17,11 +18,13 @@ KEY = "paid-key-7781"
 CEILING = 20.0
 
 
-def bought_through_kills(folder: Path, rows: int, kills: int, late_seconds: float) -> None:
+def bought_through_kills(
+    folder: Path, rows: int, kills: int, late_seconds: float, kind: TeacherKind = "openai"
+) -> None:
     """The whole show; each `check_` says what must hold."""
     told = {"faults": 0.3, "seconds": 0.005, "late_seconds": late_seconds}
     with PaidServer(folder / "server.jsonl", KEY, told) as server:
-        spec = paid_teacher(server.url, requests_at_once=AT_ONCE, timeout_seconds=late_seconds / 2)
+        spec = paid_teacher(server.url, kind, requests_at_once=AT_ONCE, timeout_seconds=late_seconds / 2)
         with new_project(folder, [f"p{number}" for number in range(1, rows + 1)]) as project:
             run = new_run(project, teacher=spec, ceiling=CEILING)
             killed = killed_again_and_again(project, run, rows, kills, {"k": KEY})
@@ -100,8 +103,9 @@ def check_spend(books: Books, server: PaidServer) -> None:
     assert sum(billed.values()) <= books.result["spend"] <= CEILING
 
 
-def test_a_small_run_with_faults_and_kills_pays_once(tmp_path: Path) -> None:
-    bought_through_kills(tmp_path, 300, 4, 0.6)
+@pytest.mark.parametrize("kind", ["openai", pytest.param("anthropic", marks=pytest.mark.slow)])
+def test_a_small_run_with_faults_and_kills_pays_once(tmp_path: Path, kind: TeacherKind) -> None:
+    bought_through_kills(tmp_path, 300, 4, 0.6, kind)
 
 
 @pytest.mark.slow

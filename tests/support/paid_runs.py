@@ -17,17 +17,17 @@ from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.events import Answer, Attempt, Body, Event, Finished, Row, Settled
 from kdstudio.jobs.journal import JournalReader, read_journal
 from kdstudio.jobs.supervisor import Supervisor
-from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.spec import TeacherKind, TeacherSpec
 from kdstudio.project import Project, Run
 from tests.support.paid_server import INPUT, OUTPUT
 
 PRICE = {"input": INPUT, "output": OUTPUT}
 
 
-def paid_teacher(url: str, **options: Any) -> TeacherSpec:
+def paid_teacher(url: str, kind: TeacherKind = "openai", **options: Any) -> TeacherSpec:
     """A teacher with a price at a billing server."""
     return TeacherSpec(
-        "api", "openai", url=url, model="tiny", key_name="k", options={"price": PRICE, "tries": 14, **options}
+        "api", kind, url=url, model="tiny", key_name="k", options={"price": PRICE, "tries": 14, **options}
     )
 
 

@@ -1,4 +1,6 @@
-"""A chat endpoint in a process of its own that bills like a real one, with faults, and keeps its own ledger.
+"""An endpoint in a process of its own that bills like a real one, with faults, and keeps its own ledger.
+
+It speaks OpenAI's chat completions, and at /v1/messages Anthropic's.
 
 `python -m tests.support.paid_server LEDGER [--seconds S] [--faults SHARE] ...` prints its port and serves until its
 standard input ends. Each request is written into LEDGER (a JSON line) before a byte of the answer is sent: what was
@@ -66,7 +68,9 @@ async def _serve(billing: Billing, reader: asyncio.StreamReader, writer: asyncio
     try:
         while (head := await reader.readuntil(b"\r\n\r\n")) != b"":
             lines = head.decode("latin-1").split("\r\n")
-            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+            headers = {"path": lines[0].split(" ")[1]} | {
+                name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+            }
             body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
             if not await _answer(billing, headers, body, writer):
                 break
@@ -81,7 +85,7 @@ async def _answer(
 ) -> bool:
     """Answer one request; false when the connection ends with it."""
     billing.asked += 1
-    name, prompt = headers.get("x-client-request-id", ""), str(body["messages"][-1]["content"])
+    name, prompt = headers.get("x-client-request-id", ""), _said(body["messages"][-1]["content"])
     fault = billing.fault(name, billing.asked)
     if billing.key and headers.get("authorization") != f"Bearer {billing.key}":
         fault = "401"
@@ -95,16 +99,23 @@ async def _answer(
         _send(writer, int(fault[:3]), "application/json", _error(words.get(fault, "too many requests")), more)
         await writer.drain()
         return True
-    return await _billed(fault, prompt, body["model"], usage, writer)
+    pattern = _message_pattern if headers["path"].endswith("/messages") else _pattern
+    return await _billed(fault, prompt, functools.partial(_stream, pattern, prompt, usage), body["model"], writer)
 
 
-async def _billed(fault: str, prompt: str, model: str, usage: dict[str, int], writer: asyncio.StreamWriter) -> bool:
+def _said(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "".join(str(part.get("text", "")) for part in content)
+
+
+async def _billed(
+    fault: str, prompt: str, answer: Callable[[str], bytes], model: str, writer: asyncio.StreamWriter
+) -> bool:
     """What is sent for what is billed; false when the connection ends with it."""
     match fault:
         case "nothing":
             return False
         case "half":
-            stream = _stream(prompt, model, usage)
+            stream = answer(model)
             writer.write(_HEAD + f"{len(stream):x}\r\n".encode() + stream[: len(stream) // 2])
             await writer.drain()
             return False
@@ -113,7 +124,7 @@ async def _billed(fault: str, prompt: str, model: str, usage: dict[str, int], wr
         case "html":
             _send(writer, 200, "text/html", b"<!doctype html><html><body>Gateway</body></html>")
         case _:
-            stream = _stream(prompt, "another" if fault == "wrong model" else model, usage)
+            stream = answer("another" if fault == "wrong model" else model)
             writer.write(_HEAD + f"{len(stream):x}\r\n".encode() + stream + b"\r\n0\r\n\r\n")
     await writer.drain()
     return True
@@ -134,8 +145,28 @@ def _pattern(model: str, tokens: int, prompt_tokens: int) -> bytes:
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
 
 
-def _stream(prompt: str, model: str, usage: dict[str, int]) -> bytes:
-    pattern = _pattern(model, usage["completion_tokens"], usage["prompt_tokens"])
+@functools.lru_cache(maxsize=64)
+def _message_pattern(model: str, tokens: int, prompt_tokens: int) -> bytes:
+    """The same in Anthropic's form."""
+    message = {"type": "message", "role": "assistant", "model": model, "content": []}
+    usage = {"input_tokens": prompt_tokens, "cache_read_input_tokens": 0, "output_tokens": 1}
+    pieces = ["Answer to @@", *[f" word{number}" for number in range(tokens - 1)]]
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {**message, "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *[
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+            for text in pieces
+        ],
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": tokens}},
+        {"type": "message_stop"},
+    ]
+    return b"".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events)
+
+
+def _stream(pattern_of: Callable[[str, int, int], bytes], prompt: str, usage: dict[str, int], model: str) -> bytes:
+    pattern = pattern_of(model, usage["completion_tokens"], usage["prompt_tokens"])
     return pattern.replace(b"@@", json.dumps(prompt)[1:-1].encode())
 
 
