@@ -54,7 +54,7 @@ def test_the_chain_of_thought_recipe_as_a_worked_example() -> None:
     assert str(ask.request.messages[0]["content"]).startswith("What is 2 + 2?\n\nThink it through")
     (ask,) = map(ask_of, answer(pipeline, ask, "Two and two together make four."))
     assert [message["role"] for message in ask.request.messages] == ["user", "assistant", "user"]
-    assert str(ask.request.messages[2]["content"]).startswith("So what is the final answer?")
+    assert str(ask.request.messages[2]["content"]).startswith("Now give only the answer")
     (written,) = answer(pipeline, ask, " 4\n")
     assert isinstance(written, Written)
     assert (written.row["reasoning"], written.row["text"]) == ("Two and two together make four.", "4")
