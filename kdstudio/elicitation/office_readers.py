@@ -40,18 +40,29 @@ def read_pdf(data: bytes, path: Path, reading: Reading) -> None:
             empty += 1
         else:
             reading.add_paragraphs(text, page=number + 1)
-    if not reading.blocks and not failed:
-        raise BadInput(
-            "This PDF holds no text",
-            f"{path}: none of its {seen:,} pages has any; it is probably a scan, that is, pictures of pages.",
-            "Let a text recognition program (OCR) add the text, and give the result.",
-        )
     if not reading.blocks:
-        raise broken(path, "PDF", f"none of its {seen:,} pages can be taken apart")
+        raise _without_text(path, reading, count, seen, failed)
     if empty:
         reading.notes.append(f"{empty:,} of {seen:,} pages hold no text: they are empty or scanned.")
     if failed:
         reading.notes.append(f"{len(failed):,} pages could not be read, the first is page {failed[0]:,}.")
+
+
+def _without_text(path: Path, reading: Reading, count: int, seen: int, failed: list[int]) -> BadInput:
+    """Why a PDF gave nothing."""
+    if not seen:
+        return BadInput(
+            "This PDF takes too long to read",
+            f"{path}: none of its {count:,} pages was read in {reading.limits.seconds:g} s.",
+            "Split it, or print it into a new PDF.",
+        )
+    if failed:
+        return broken(path, "PDF", f"none of its {seen:,} pages can be taken apart")
+    return BadInput(
+        "This PDF holds no text",
+        f"{path}: none of its {seen:,} pages has any; it is probably a scan, that is, pictures of pages.",
+        "Let a text recognition program (OCR) add the text, and give the result.",
+    )
 
 
 def _opened_pdf(data: bytes, path: Path, reading: Reading) -> tuple[PdfReader, int]:

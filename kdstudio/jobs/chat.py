@@ -4,9 +4,9 @@
 first `{"models": [{"id", "gguf" | "teacher", "context_tokens"?}], "secrets": {}}`, then any number of
 `{"id", "model", "messages", "sampling"}` and `{"cancel": id}`. Each request gets `{"id", "delta"}` lines and one
 `{"id", "done": true, "text", "tokens", "tokens_per_second", "finish_reason", "log_probs", "cost"}` or
-`{"id", "error"}`; each model says `{"ready": model}` once it is loaded. `log_probs` has a `[text, nats, [[text, nats], ...]]` for each
-token, where sampling asks for so many of the likeliest and the model gives them; `cost` is in US dollars. It ends when
-its input does, so that it never outlives the window.
+`{"id", "error"}`; each model says `{"ready": model}` once it is loaded. `log_probs` has a
+`[text, nats, [[text, nats], ...]]` for each token, where sampling asks for so many of the likeliest and the model gives
+them; `cost` is in US dollars. It ends when its input does, so that it never outlives the window.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> list[Path]:
-    """Bring a database to the newest schema, a step at a time; returns the backups made on the way, oldest first.
+    """Bring a database to the newest schema, all steps or none of them, after a backup; returns the backups made.
 
     Raises `KnownError` when the database was written by a newer program or by another one.
     """
@@ -202,19 +202,21 @@ def migrate(connection: sqlite3.Connection, path: Path) -> list[Path]:
             "This is not a project's database", f"{path} was made by another program.", "Choose a folder NAME.kdstudio."
         )
     saved: list[Path] = []
-    for number in range(current, VERSION):
-        if current > 0:
-            stamp = now().replace(":", "").replace(".", "")
-            saved.append(path.parent / "backups" / f"project-v{number}-{stamp}.db")
-            backup(connection, saved[-1])
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+    if current == VERSION:
+        return saved
+    if current > 0:
+        stamp = now().replace(":", "").replace(".", "")
+        saved.append(path.parent / "backups" / f"project-v{current}-{stamp}.db")
+        backup(connection, saved[-1])
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for number in range(current, VERSION):
             MIGRATIONS[number](connection)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
     return saved
 
 

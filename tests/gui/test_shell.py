@@ -260,7 +260,6 @@ def test_start_is_light_and_opens_the_named_project(tmp_path: Path) -> None:
     answer = start_window(str(tmp_path / "Named.kdstudio"))
     assert answer["heavy"] == []
     assert answer["title"] == "Named – KD Studio"
-    assert float(str(answer["seconds"])) < 8  # the figure itself is measured by the benchmark, on a quiet machine
 
 
 def test_start_opens_the_last_project(tmp_path: Path) -> None:

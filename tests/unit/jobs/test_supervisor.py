@@ -110,7 +110,7 @@ def test_a_paused_job_waits_and_a_stopped_one_is_continued(project: Project) -> 
 
 def test_kills_at_any_moment_lose_and_repeat_nothing(project: Project) -> None:
     supervisor = Supervisor(project)
-    run_id = supervisor.start("elicit", parameters(0.02))
+    run_id = supervisor.start("elicit", parameters(0.1))  # slow enough that six kills find it at work
     for kill in range(6):
         until(supervisor, lambda wanted=3 + 4 * kill: answers(project) >= wanted)  # type: ignore[misc]
         process = run_files.process_of(project.runs_folder / run_id)
