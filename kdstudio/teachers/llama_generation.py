@@ -1,6 +1,7 @@
 """Answers many requests at once with one model (continuous batching).
 
-What all waiting prompts begin with is read once into sequence 0 and shared; a request that ends makes room for the
+What all waiting prompts begin with is read once into sequence 0 and shared, and what a prompt has in common with one
+that is being answered, such as another sample of the same, is taken from there. A request that ends makes room for the
 next in the very next decode, so that the batch stays full. Memory is reserved before a request starts: no answer fails
 midway for want of it.
 """
@@ -26,6 +27,7 @@ from kdstudio.teachers.llama_text import AnswerText
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
 
 _BASE = 0  # the sequence that keeps what the prompts share
+_WORTH_WAITING = 8  # tokens that a prompt need not read again, for which it waits until another has read them
 OnText = Callable[[str, str], None]
 OpenContext = Callable[[int, int], NativeContext]
 
@@ -162,21 +164,45 @@ class Generation:
         context = self._open()
         free = context.cells - len(self.base) - sum(slot.reserved for slot in running.values())
         sequences = [number for number in range(1, context.sequences) if number not in running]
+        held: list[Waiting] = []
         while waiting and sequences:
-            item = waiting[0]
-            shared = min(shared_length(self.base, item.prompt), len(item.prompt) - 1)
-            needed = item.cells - shared
-            if needed > free:
-                return
-            waiting.popleft()
+            item = waiting.popleft()
+            # What comes from a running answer is reserved too: it stays when that answer ends.
+            needed = item.cells - self._of_base(item)
+            source, shared, soon = self._nearest(item, running)
+            if needed > free or soon - shared >= _WORTH_WAITING:
+                held.append(item)
+                if needed > free:
+                    break
+                continue
             free -= needed
             sequence = sequences.pop(0)
-            context.share(_BASE, sequence, shared)
+            context.share(source, sequence, shared)
             sampling = item.request.sampling
             random = np.random.default_rng(sampling.seed % (1 << 64))
             text = AnswerText(sampling.stop)
             form = AnswerForm(self.tokenizer.vocabulary, item.gbnf) if item.gbnf else None
             running[sequence] = Slot(item, sequence, needed, shared, item.prompt[shared:], text, random, form)
+        waiting.extendleft(reversed(held))
+
+    def _of_base(self, item: Waiting) -> int:
+        """How many of a prompt's tokens sequence 0 keeps; the last is always its own."""
+        return min(shared_length(self.base, item.prompt), len(item.prompt) - 1)
+
+    def _nearest(self, item: Waiting, running: dict[int, Slot]) -> tuple[int, int, int]:
+        """The sequence with the most of a prompt, how much that has read, and how much any will have read soon."""
+        source, shared = _BASE, self._of_base(item)
+        soon = shared
+        if not self.shares:
+            return source, shared, soon
+        start = shared
+        for slot in running.values():
+            if slot.waiting.prompt[:start] == item.prompt[:start]:
+                common = start + shared_length(slot.waiting.prompt[start:], item.prompt[start:-1])
+                soon = max(soon, common)
+                if min(common, slot.position) > shared:
+                    source, shared = slot.sequence, min(common, slot.position)
+        return source, shared, soon
 
     def _read_on(self, running: dict[int, Slot]) -> tuple[Logits, list[Slot]]:
         """One decode: the last token of each answer first, then as much of the new prompts as fits."""

@@ -45,6 +45,13 @@ def messages(thing: str) -> tuple[dict[str, str], ...]:
     return ({"role": "system", "content": SYSTEM}, {"role": "user", "content": thing})
 
 
+def _peer(teacher: LlamaTeacher, *, logits_all: bool = False) -> Llama:
+    """llama-cpp-python's own class on the same file, with as many threads."""
+    count = teacher.threads
+    path = str(sample_path())
+    return Llama(path, n_ctx=1024, verbose=False, logits_all=logits_all, n_threads=count, n_threads_batch=count)
+
+
 def rates_in_turns(*works: Callable[[], int], rounds: int = ROUNDS) -> list[float]:
     """Tokens a second of each work (which returns its tokens): medians over rounds, the works turn by turn."""
     found: list[list[float]] = [[] for _ in works]
@@ -59,7 +66,7 @@ def rates_in_turns(*works: Callable[[], int], rounds: int = ROUNDS) -> list[floa
 def generation() -> Iterator[Figure]:
     """32 prompts with a shared prefix of about 200 tokens x 4 samples x 64 tokens; the peer answers some one by one."""
     teacher = LlamaTeacher(TeacherSpec("bench", "gguf", path=str(sample_path())))
-    peer = Llama(str(sample_path()), n_ctx=1024, verbose=False, n_threads=teacher.threads)
+    peer = _peer(teacher)
     requests = [
         Request(f"{thing}:{sample}", messages(thing), Sampling(max_tokens=64, temperature=0.8, seed=sample))
         for thing in THINGS
@@ -87,7 +94,7 @@ def _answer_tokens(peer: Llama, thing: str) -> int:
 def scoring() -> Iterator[Figure]:
     """Top-50 log-probs of 8 texts against an echo of one with logprobs=50, and against the same prefill, not read."""
     teacher = LlamaTeacher(TeacherSpec("bench", "gguf", path=str(sample_path())))
-    peer = Llama(str(sample_path()), n_ctx=1024, verbose=False, n_threads=teacher.threads, logits_all=True)
+    peer = _peer(teacher, logits_all=True)
     pairs: list[Pair] = []
     for number in range(8):
         conversation = encode_conversation(teacher.tokenizer, list(messages(f"a clock {number}")), _TEXT)

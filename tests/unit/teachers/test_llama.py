@@ -15,6 +15,7 @@ from kdstudio.models.gguf_header import fingerprint
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.llama import LlamaTeacher
+from kdstudio.teachers.llama_native import Logits, NativeContext
 from kdstudio.teachers.opening import open_teacher, tokenizer_of
 from tests.tiny import tiny_gguf, tiny_model
 
@@ -85,6 +86,34 @@ def test_with_16_bit_keys_and_values_rounding_hardly_shows() -> None:
     requests = [ask(f"{n}", text, seed=n, temperature=1.0) for n, text in enumerate(PROMPTS * 2)]
     one, many = (answers(teacher_of(tiny_model(), requests_at_once=at_once), requests) for at_once in (1, 8))
     assert sum(one[key].text == many[key].text for key in one) >= len(one) - 3
+
+
+def test_samples_of_one_prompt_read_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    decode = NativeContext.decode
+
+    def counted(context: NativeContext) -> Logits:
+        read.append(context.batch.count)
+        return decode(context)
+
+    monkeypatch.setattr(NativeContext, "decode", counted)
+    texts = [f"{text} {text[::-1] * 20}" for text in PROMPTS[:5]]
+    requests = [
+        ask(f"{text}:{sample}", text, temperature=1.0, seed=sample, max_tokens=10)
+        for text in texts
+        for sample in range(6)
+    ]
+    opened = teacher_of(tiny_model(layers=2), requests_at_once=7, precise=True)
+    found = answers(opened, requests)
+    prompts = {key.rpartition(":")[0]: item.prompt_tokens for key, item in found.items()}
+    said = sum(item.tokens for item in found.values())
+    assert sum(read) < 2 * sum(prompts.values()) + said + len(requests)  # six times without
+    opened.close()
+    alone = teacher_of(tiny_model(layers=2), requests_at_once=1, precise=True)
+    assert {key: item.text for key, item in answers(alone, requests).items()} == {
+        key: item.text for key, item in found.items()
+    }
+    alone.close()
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another(teacher: LlamaTeacher) -> None:
