@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdstudio.evaluation.scores import exact_match, rouge_l
 from kdstudio.quality.answer_check import same_answer
+from kdstudio.quality.final_answer import final_answer
 from kdstudio.teachers.base import Message, Request, Sampling, Teacher
 
 Prompt = tuple[str, Sequence[Message]]
@@ -57,9 +59,19 @@ def side_by_side(
 def share_right(references: Sequence[str], answers: Mapping[int, str]) -> float:
     """Share of the references that the answers, by index, agree with; one that is missing is wrong.
 
-    Only what follows a model's reasoning between <think> tags is its answer.
+    Only what follows a model's reasoning between <think> tags is its answer, nothing if they are not closed. Where the reference is a number and the
+    answer does not say which of its numbers is meant, the last one is.
     """
-    right = [
-        same_answer(answers.get(place, "").rpartition("</think>")[2], text) for place, text in enumerate(references)
-    ]
+    right = [same_answer(_meant(answers.get(place, ""), text), text) for place, text in enumerate(references)]
     return sum(right) / len(right) if right else 0.0
+
+
+_NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+def _meant(text: str, reference: str) -> str:
+    before, _, said = text.rpartition("</think>")
+    said = "" if not before and "<think>" in said else said.strip()
+    numbers = _NUMBER.findall(said)
+    unmarked = final_answer(said) == said
+    return numbers[-1] if numbers and unmarked and _NUMBER.fullmatch(reference.strip()) else said
