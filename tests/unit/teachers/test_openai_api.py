@@ -395,13 +395,3 @@ def test_faults_of_every_kind_lose_and_repeat_nothing(server: Loopback) -> None:
     assert sorted(item.key for item in found) == sorted(str(index) for index in range(60))
     assert all(item.finish_reason == "stop" for item in found)
     assert len(server.served) == len(set(server.served)) == 60
-
-
-def test_models_are_listed(server: Loopback) -> None:
-    server.models = ("tiny", "large")
-    assert teacher_at(server.url).models() == ["tiny", "large"]
-
-
-def test_scoring_is_refused_in_words() -> None:
-    with pytest.raises(KnownError, match="no log-probs"):
-        teacher_at("http://localhost:1").score([([1], [2])], 5)
