@@ -51,7 +51,7 @@ app: setup
 	@$(RUN) $(BIN)/kdstudio $(ARGS)
 
 test: setup
-	@$(RUN) $(BIN)/python -m pytest $(ARGS)
+	@$(RUN) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 faults: setup
 	@$(RUN) $(BIN)/python -m pytest -m "slow or faults" $(ARGS)
