@@ -59,8 +59,8 @@ def side_by_side(
 def share_right(references: Sequence[str], answers: Mapping[int, str]) -> float:
     """Share of the references that the answers, by index, agree with; one that is missing is wrong.
 
-    Only what follows a model's reasoning between <think> tags is its answer, nothing if they are not closed. Where the reference is a number and the
-    answer does not say which of its numbers is meant, the last one is.
+    Only what follows a model's reasoning between <think> tags is its answer, nothing if they are not closed. Where the
+    reference is a number and the answer does not say which of its numbers is meant, the last one is.
     """
     right = [same_answer(_meant(answers.get(place, ""), text), text) for place, text in enumerate(references)]
     return sum(right) / len(right) if right else 0.0
