@@ -6,18 +6,16 @@ https://docs.claude.com/en/docs/build-with-claude/streaming
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from kdstudio.teachers.base import Completion, FinishReason
 from kdstudio.teachers.openai_body import (
     MAXIMUM_CHARACTERS,
-    ReportedError,
     UnreadableError,
     count,
-    data_of,
     event_of,
+    hear,
 )
 from kdstudio.teachers.wire import Answered
 
@@ -129,25 +127,8 @@ def read_body(raw: str, key: str) -> Answered:
             raise UnreadableError("it has no content")
         heard.whole(message)
     else:
-        _hear(_events(raw), heard)
+        hear(raw, heard)
     return Answered(heard.completion(key), heard.model, count(heard.usage, "cache_read_input_tokens"))
-
-
-def _hear(events: Iterator[dict[str, Any]], heard: Heard) -> None:
-    try:
-        for event in events:
-            heard.event(event)
-            if heard.characters > MAXIMUM_CHARACTERS:
-                return
-    except (UnreadableError, ReportedError):
-        if not heard.finish_reason:  # else the answer is whole; only what follows it was lost
-            raise
-
-
-def _events(raw: str) -> Iterator[dict[str, Any]]:
-    for line in raw.split("\n"):
-        if (data := data_of(line)) is not None:
-            yield event_of(data)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kdstudio.teachers import anthropic_failures as failures
 from kdstudio.teachers.anthropic_body import FORM_TOOL, Heard, read_body
 from kdstudio.teachers.anthropic_messages import conversation
 from kdstudio.teachers.base import Request, Sampling
+from kdstudio.teachers.hosted_clients import Turns
 from kdstudio.teachers.listening import heard_body, whole_body
 from kdstudio.teachers.openai_failures import WebPageError
 from kdstudio.teachers.openai_provider import is_strict
@@ -46,19 +47,10 @@ class AnthropicProvider:
     ) -> None:
         """As `OpenAIProvider`."""
         self._pictures = pictures
-        self._connect, self._most, self._turn = connect, most, 0
-        self._clients: list[anthropic.AsyncAnthropic] = []
+        self._turns = Turns(connect, most)
         self._spec, self._key, self._notes = spec, key, notes
         self._left_out: set[str] = set()
         self._form = _FORMAT
-
-    def _client(self) -> anthropic.AsyncAnthropic:
-        """The client whose turn it is."""
-        self._turn = (self._turn + 1) % self._most
-        if len(self._clients) < self._most:
-            self._clients.append(self._connect())
-            return self._clients[-1]
-        return self._clients[self._turn]
 
     async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
         """As `Provider.attempt`. `name` goes into X-Client-Request-Id, for gateways that keep it.
@@ -67,7 +59,7 @@ class AnthropicProvider:
         `ReportedError`, `UnreadableError` for nothing.
         """
         # What goes into extra_body is sent as it is; the SDK would walk through each message looking for its own types.
-        call = self._client().messages.with_streaming_response.create(
+        call = self._turns.client().messages.with_streaming_response.create(
             model=self._spec.model,
             max_tokens=request.sampling.max_tokens,
             messages=(),
@@ -162,8 +154,7 @@ class AnthropicProvider:
 
     async def close(self) -> None:
         """As `Provider.close`."""
-        for client in self._clients:
-            await client.close()
+        await self._turns.close()
 
 
 def _is_object(schema: Any) -> bool:

@@ -8,29 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
 
 from kdstudio.teachers.base import Completion
-from kdstudio.teachers.openai_body import MAXIMUM_CHARACTERS, ReportedError, UnreadableError, data_of, event_of
+from kdstudio.teachers.openai_body import MAXIMUM_CHARACTERS, Hearing, ReportedError, UnreadableError, data_of, event_of
 from kdstudio.teachers.openai_failures import CutError
 from kdstudio.teachers.wire import Show
 
 _MAXIMUM_BYTES = 64 << 20
-
-
-class Hearing(Protocol):
-    """What came of one answer so far."""
-
-    characters: int
-    finish_reason: str
-
-    def event(self, event: dict[str, Any]) -> str:
-        """Take in one event; returns the new text."""
-        ...
-
-    def completion(self, key: str) -> Completion:
-        """The answer. Raises `UnreadableError` when nothing at all came."""
-        ...
 
 
 def whole_body(raw: str) -> str:

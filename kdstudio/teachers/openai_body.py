@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from kdstudio.teachers.base import Completion, FinishReason, TokenLogProb
 from kdstudio.teachers.wire import Answered
@@ -130,26 +129,37 @@ def read_body(raw: str, key: str) -> Answered:
         heard.event(event, "message")
         heard.pieces = 0
     else:
-        _hear(_events(raw), heard)
+        hear(raw, heard)
     cached = heard.usage.get("prompt_tokens_details")
     return Answered(heard.completion(key), heard.model, count(cached, "cached_tokens"))
 
 
-def _hear(events: Iterator[dict[str, Any]], heard: Heard) -> None:
+class Hearing(Protocol):
+    """What came of one answer so far."""
+
+    characters: int
+    finish_reason: str
+
+    def event(self, event: dict[str, Any]) -> str:
+        """Take in one event; returns the new text."""
+        ...
+
+    def completion(self, key: str) -> Completion:
+        """The answer. Raises `UnreadableError` when nothing at all came."""
+        ...
+
+
+def hear(raw: str, heard: Hearing) -> None:
+    """Take in an event stream, as far as it is an answer. Raises `UnreadableError` and `ReportedError`."""
     try:
-        for event in events:
-            heard.event(event)
+        for line in raw.split("\n"):
+            if (data := data_of(line)) is not None:
+                heard.event(event_of(data))
             if heard.characters > MAXIMUM_CHARACTERS:
                 return
     except (UnreadableError, ReportedError):
         if not heard.finish_reason:  # else the answer is whole; only what follows it was lost
             raise
-
-
-def _events(raw: str) -> Iterator[dict[str, Any]]:
-    for line in raw.split("\n"):
-        if (data := data_of(line)) is not None:
-            yield event_of(data)
 
 
 def count(usage: Any, name: str) -> int:

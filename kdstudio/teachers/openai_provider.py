@@ -12,6 +12,7 @@ import openai
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import openai_failures as failures
 from kdstudio.teachers.base import Request, Sampling
+from kdstudio.teachers.hosted_clients import Turns
 from kdstudio.teachers.listening import heard_body, whole_body
 from kdstudio.teachers.openai_body import Heard, read_body
 from kdstudio.teachers.openai_failures import WebPageError
@@ -24,11 +25,7 @@ _MOST_LOG_PROBS = 20
 
 
 class OpenAIProvider:
-    """One endpoint; remembers which optional parameters it does not take (`notes` say so).
-
-    Several clients, made as they are needed, take turns: each keeps few connections, since a pool looks at all of its
-    own with every request.
-    """
+    """One endpoint; remembers which optional parameters it does not take (`notes` say so)."""
 
     def __init__(
         self,
@@ -41,18 +38,9 @@ class OpenAIProvider:
     ) -> None:
         """`connect` makes a client, `most` is how many there may be; `pictures` is the project that keeps them."""
         self._pictures = pictures
-        self._connect, self._most, self._turn = connect, most, 0
-        self._clients: list[openai.AsyncOpenAI] = []
+        self._turns = Turns(connect, most)
         self._spec, self._key, self._notes = spec, key, notes
         self._left_out: set[str] = set()
-
-    def _client(self) -> openai.AsyncOpenAI:
-        """The client whose turn it is."""
-        self._turn = (self._turn + 1) % self._most
-        if len(self._clients) < self._most:
-            self._clients.append(self._connect())
-            return self._clients[-1]
-        return self._clients[self._turn]
 
     async def attempt(self, request: Request, name: str, show: Show | None = None) -> str:
         """As `Provider.attempt`. `name` goes into X-Client-Request-Id, by which OpenAI finds a request again.
@@ -64,7 +52,7 @@ class OpenAIProvider:
         if not self._spec.options.get("images", True):
             refuse_pictures(messages)
         # What goes into extra_body is sent as it is; the SDK would walk through each message looking for its own types.
-        call = self._client().chat.completions.with_streaming_response.create(
+        call = self._turns.client().chat.completions.with_streaming_response.create(
             model=self._spec.model,
             messages=(),
             stream=True,
@@ -102,8 +90,7 @@ class OpenAIProvider:
 
     async def close(self) -> None:
         """As `Provider.close`."""
-        for client in self._clients:
-            await client.close()
+        await self._turns.close()
 
     def _extra(self, sampling: Sampling) -> dict[str, Any]:
         """Fields that are not OpenAI's own; vLLM, llama-server and LM Studio know `top_k`."""
