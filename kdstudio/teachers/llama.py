@@ -38,7 +38,7 @@ class LlamaTeacher:
 
     Options: `context_tokens`, `requests_at_once`, `threads`, `dequantise` (default true: run a small teacher in a slow
     format from a 16-bit copy), `n_gpu_layers` (else what free GPU memory allows), `precise` (default false). Without
-    `precise` the rounding of 16 bits depends on what else is in a decode, which changes a token of 1 to 3 in 32 answers
+    `precise` the rounding of 16 bits depends on what else is in a decode, which changes a token of 2 to 4 in 32 answers
     of 64 tokens between one, 7 and 32 requests at once; with it the same seed gives the same text (in all we measured).
 
     `notes` says what the person should know about how the model is run. Not safe to call from several threads at once.
