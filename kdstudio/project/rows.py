@@ -163,10 +163,14 @@ class Rows:
             yield read_preference(row)
 
     def pairs(self, *, status: str = "accepted", limit: int = 0) -> Iterator[tuple[Prompt, Response]]:
-        """What trains: responses of that status with their prompts, by id; those of a rejected prompt take no part."""
+        """What trains: responses of that status with their prompts, in the prompts' order.
+
+        Those of a rejected prompt take no part. Answers come in any order: what is trained must not depend on it.
+        """
         where = "p.status <> 'rejected'" + ("" if status in ("", "any") else " AND r.status = ?")
         values = () if status in ("", "any") else (status,)
-        sql = f"SELECT r.* FROM responses r JOIN prompts p ON p.id = r.prompt_id WHERE {where} ORDER BY r.id LIMIT ?"  # noqa: S608
+        joined = "prompts p CROSS JOIN responses r ON r.prompt_id = p.id"  # in this order nothing has to be sorted
+        sql = f"SELECT r.* FROM {joined} WHERE {where} ORDER BY p.id, r.id LIMIT ?"  # noqa: S608 -- our own words only
         for row in self._database.stream(sql, (*values, limit or -1)):
             response = read_response(row)
             yield self.prompt(response.prompt_id), response
