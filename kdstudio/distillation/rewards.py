@@ -29,9 +29,9 @@ from kdstudio.distillation.rollouts import evaluating
 from kdstudio.distillation.teacher_signals import Precision
 from kdstudio.elicitation.time_limit import TimeLimitError, time_limit
 from kdstudio.errors import BadInput, BugError, KnownError
-from kdstudio.evaluation.scores import rouge_l
 from kdstudio.models.chat_template import render
 from kdstudio.models.conversation import Tokenizer
+from kdstudio.quality.rouge import rouge_l
 from kdstudio.students.save import open_student
 
 OBJECTIVE_NAME = "objective.safetensors"

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdstudio.evaluation.scores import exact_match, rouge_l
+from kdstudio.evaluation.scores import exact_match
 from kdstudio.quality.answer_check import same_answer
 from kdstudio.quality.final_answer import final_answer
+from kdstudio.quality.rouge import rouge_l
 from kdstudio.teachers.base import Message, Request, Sampling, Teacher
 
 Prompt = tuple[str, Sequence[Message]]

@@ -183,15 +183,6 @@ def plain_text(content: Any) -> str:
     return "" if content is None else str(content)
 
 
-def picture_of(part: Any) -> str:
-    """Where the picture of a message's part is: an address, a path or a data URL; "" for a part that is no picture."""
-    if not isinstance(part, dict) or part.get("type") not in ("image", "image_url"):
-        return ""
-    found = next((part[key] for key in ("image_url", "url", "image", "path") if part.get(key)), "")
-    found = found.get("url", "") if isinstance(found, dict) else found
-    return found if isinstance(found, str) else ""
-
-
 def last_user_text(messages: Sequence[Mapping[str, Any]]) -> str:
     """What a table shows for a prompt: its last user turn (or its last turn, if there is none)."""
     for message in reversed(messages):

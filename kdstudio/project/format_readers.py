@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdstudio.project.content import Message, picture_of, plain_text
+from kdstudio.models.pictures import address_of
+from kdstudio.project.content import Message, plain_text
 from kdstudio.project.text_source import UnusableError
 
 ROLES = {
@@ -63,7 +64,7 @@ def checked(item: Item) -> Item:
 
 
 def _says_something(content: Any) -> bool:
-    return bool(plain_text(content).strip()) or (isinstance(content, list) and any(map(picture_of, content)))
+    return bool(plain_text(content).strip()) or (isinstance(content, list) and any(map(address_of, content)))
 
 
 def _text(value: Any, name: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdstudio.project.content import Message, Preference, Prompt, Response, picture_of
+from kdstudio.models.pictures import address_of
+from kdstudio.project.content import Message, Preference, Prompt, Response
 from kdstudio.project.format_readers import PICTURE, guard
 
 CSV_COLUMNS = ("system", "prompt", "completion", "reasoning", "chosen", "rejected", "tags", "reference")
@@ -85,7 +86,7 @@ def _with_places(content: Any, pictures: list[str]) -> str:
         return content
     lines: list[str] = []
     for part in content if isinstance(content, list) else [None]:
-        if picture := picture_of(part):
+        if picture := address_of(part):
             pictures.append(picture)
             lines.append(PICTURE)
         elif isinstance(part, dict) and isinstance(text := part.get("text"), str) and PICTURE not in text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kdstudio.catalogue.objectives import OBJECTIVES, Signal
@@ -22,16 +21,6 @@ from kdstudio.project.project import Project
 from kdstudio.recipe import TrainingRecipe
 
 _OPEN_STATES = ("starting", "running", "paused", "stopping", "not responding", "interrupted", "stopped", "failed")
-
-
-@dataclass(frozen=True)
-class GivenReason:
-    """Why a person trained on rows with restricted terms: in which run, when, on what."""
-
-    run: str
-    created: str
-    stamps: tuple[str, ...]
-    reason: str
 
 
 def terms_of_rows(
@@ -90,12 +79,3 @@ def recorded_terms(
             if same and covers(run.parameters, summary):
                 return {name: run.parameters[name] for name in (REASON, RESTRICTED_NAMES)}
     return recorded(summary, reason)
-
-
-def given_reasons(project: Project) -> list[GivenReason]:
-    """Every reason that was given in this project, newest first."""
-    return [
-        GivenReason(run.id, run.created, tuple(run.parameters.get(RESTRICTED_NAMES) or ()), str(run.parameters[REASON]))
-        for run in project.runs.list("train")
-        if run.parameters.get(REASON)
-    ]

@@ -61,11 +61,6 @@ def remember_origin(folder: Path, origin: Origin, rule: Rule) -> None:
             files.write_text(folder / TEACHERS_NAME, json.dumps([asdict(item) for item in kept], indent=1))
 
 
-def newest_fingerprint(folder: Path, name: str, path: str) -> str:
-    """The fingerprint under which this teacher's signals were stored last; "" if none were."""
-    return next((entry.fingerprint for entry in reversed(_read(folder)) if _is(entry, name, path)), "")
-
-
 def earlier_signals(vault: Vault, origin: Origin, pairs: Iterable[Pair]) -> int:
     """How many of these (prompt ids, response ids) have signals of a file that stood in this one's place before."""
     found = {

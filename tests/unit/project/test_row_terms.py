@@ -13,9 +13,10 @@ import pytest
 from kdstudio.errors import BadInput
 from kdstudio.jobs.events import Line, Row
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.terms_summary import REASON, RESTRICTED_NAMES
 from kdstudio.project import NewPreference, NewPrompt, NewResponse, Project
 from kdstudio.project.database import DATABASE_NAME, connect
-from kdstudio.project.row_terms import given_reasons, recorded_terms, terms_of_rows, terms_of_training
+from kdstudio.project.row_terms import recorded_terms, terms_of_rows, terms_of_training
 from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
 from tests.unit.project.test_migrations import first_schema
 
@@ -129,9 +130,7 @@ def test_a_reason_is_asked_recorded_and_stands_until_the_run_is_done(project: Pr
     kept = recorded_terms(project, parameters, summary, "an experiment")
     run = project.runs.add("train", "t", {**parameters, **kept})
     assert recorded_terms(project, parameters, summary, "") == kept
-    assert [(item.run, item.stamps, item.reason) for item in given_reasons(project)] == [
-        (run, ("openai",), "an experiment")
-    ]
+    assert kept == {REASON: "an experiment", RESTRICTED_NAMES: ["openai"]}
     with pytest.raises(BadInput):
         recorded_terms(project, {"recipe_hash": "another"}, summary, "")
     project.runs.set_state(run, "finished")

@@ -9,7 +9,7 @@ import pytest
 
 from kdstudio.teachers.signals import Draws, Rule
 from kdstudio.teachers.vault import Vault
-from kdstudio.teachers.vault_teachers import TEACHERS_NAME, Origin, earlier_signals, newest_fingerprint, remember_origin
+from kdstudio.teachers.vault_teachers import TEACHERS_NAME, Origin, earlier_signals, remember_origin
 from tests.unit.teachers.test_vault_format import signal
 
 BEFORE, NOW = Origin("ann", "/models/ann.gguf", "f1"), Origin("ann", "/models/ann.gguf", "f2")
@@ -35,16 +35,6 @@ def test_signals_of_an_earlier_file_are_counted(tmp_path: Path, rule: Rule) -> N
         assert earlier_signals(vault, Origin("bob", "/models/bob.gguf", "f2"), PAIRS) == 0
         assert earlier_signals(vault, Origin("", "", "f2"), PAIRS) == 0
         assert earlier_signals(vault, BEFORE, PAIRS) == 0
-
-
-def test_the_newest_file_of_a_teacher_is_known(tmp_path: Path) -> None:
-    assert newest_fingerprint(tmp_path, "ann", "") == ""
-    for origin in (BEFORE, NOW, Origin("bob", "/models/bob.gguf", "f3")):
-        remember_origin(tmp_path, origin, 10)
-    assert newest_fingerprint(tmp_path, "ann", "") == "f2"
-    assert newest_fingerprint(tmp_path, "", "/models/bob.gguf") == "f3"
-    remember_origin(tmp_path, BEFORE, 10)
-    assert newest_fingerprint(tmp_path, "ann", "") == "f1"
 
 
 def test_an_entry_stands_once(tmp_path: Path) -> None:
