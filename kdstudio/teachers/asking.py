@@ -151,7 +151,9 @@ class Asking:
         if failure.retry_after:
             self._limits.rest(failure.retry_after)
         if failure.kind == "ends_run" and not (failure.unless_answered and self._may_be_answered()):
-            raise failure.error or error from error
+            ends = failure.error or error
+            self._limits.close(ends)  # one that is refused for good tells on all that would follow
+            raise ends from error
         return _Tried(failure, self.provider.adapted(error, request))
 
     def _may_be_answered(self) -> bool:

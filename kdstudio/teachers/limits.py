@@ -59,6 +59,7 @@ class Limits:
         self._starting = True
         self._near = self._in_flight = 0
         self._rests_until = self._cut_at = clock()
+        self._closed: Exception | None = None
         self._requests = Bucket(requests_per_minute, clock)
         self._tokens = Bucket(tokens_per_minute, clock)
         self._changed = asyncio.Event()
@@ -74,17 +75,24 @@ class Limits:
         return self._in_flight
 
     async def approach(self, tokens: float) -> None:
-        """Wait for a rest to end and for the minute's limits. `tokens`: the most that the request can take."""
-        while (seconds := self._wait()) > 0:
+        """Wait for a rest to end and for the minute's limits. `tokens`: the most that the request can take.
+
+        Raises what the gate was closed with, as `enter` does.
+        """
+        while self._closed is None and (seconds := self._wait()) > 0:
             await self._sleep(seconds)
+        if self._closed is not None:
+            raise self._closed
         self._near += 1
         self._requests.take(1)
         self._tokens.take(tokens)
 
     async def enter(self) -> float:
         """Wait for a place; returns when it came."""
-        while self._in_flight >= self.at_once:
+        while self._closed is None and self._in_flight >= self.at_once:
             await self._sleep(_LOOK_SECONDS)
+        if self._closed is not None:
+            raise self._closed
         self._in_flight += 1
         return self._clock()
 
@@ -97,6 +105,11 @@ class Limits:
         elif entered >= self._cut_at:
             self._window, self._starting = max(1.0, self._window * _DECREASE), False
             self._cut_at = self._clock()
+        self._changed.set()
+
+    def close(self, error: Exception) -> None:
+        """Let nothing more through: whoever comes to a door, or waits before one, gets `error`."""
+        self._closed = self._closed or error
         self._changed.set()
 
     def withdraw(self) -> None:

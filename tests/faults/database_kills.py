@@ -183,7 +183,10 @@ def ingest(kills: int, chance: random.Random, folder: Path) -> int:
     work()
     with Project.open(project_folder) as project:
         assert project.rows.counts()[("response", "pending")] == 800
-        assert [r.text for _, r in project.rows.pairs(status="any")] == [f"answer {n}" for n in range(1201) if n % 3]
+        answers = sorted(
+            (response for _, response in project.rows.pairs(status="any")), key=lambda response: response.id
+        )
+        assert [response.text for response in answers] == [f"answer {n}" for n in range(1201) if n % 3]
         assert len(project.runs.metrics(run, "loss")[0]) == 400
     return hits
 

@@ -134,3 +134,22 @@ def test_tokens_a_minute_hold_as_requests_do() -> None:
         assert await soon(limits.approach(30))
 
     asyncio.run(scene())
+
+
+def test_a_closed_gate_turns_away_those_before_both_doors() -> None:
+    async def scene() -> None:
+        limits = Limits(1, clock=Clock())
+        await limits.approach(1)
+        entered = await limits.enter()
+        waiting = [asyncio.ensure_future(limits.enter()), asyncio.ensure_future(limits.approach(1))]
+        await asyncio.sleep(0)
+        refused = ValueError("no such key")
+        limits.close(refused)
+        limits.close(ValueError("and again"))
+        limits.leave(entered)
+        assert (
+            await asyncio.gather(*waiting, limits.approach(1), limits.enter(), return_exceptions=True) == [refused] * 4
+        )
+        assert limits.in_flight == 0
+
+    asyncio.run(scene())
