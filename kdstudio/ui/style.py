@@ -112,6 +112,8 @@ def style_sheet(tokens: Tokens) -> str:
     for name, token in _MARKS:
         values[f"mark_{name.replace('-', '_')}"] = _mark(folder, name, getattr(tokens, token))
     values["mark_chevron_down_faded"] = _mark(folder, "chevron-down", values["disabled"])
+    for name in ("check", "minus"):  # of a box that cannot be changed: its ground is the window's, not the fill's
+        values[f"mark_{name}_faded"] = _mark(folder, name, tokens.dim)
     template = resources.files("kdstudio").joinpath("resources", "theme.qss").read_text("utf-8")
     return string.Template(template).substitute(values)
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtGui import QColor, QPalette
-from PySide6.QtWidgets import QApplication, QPushButton
+from PySide6.QtWidgets import QApplication, QCheckBox, QPushButton, QWidget
+from pytestqt.qtbot import QtBot
 
 from kdstudio.ui import icons, style
 from kdstudio.ui.theme import DARK, LIGHT, SERIES, Theme, Tokens, mix, theme, tone_colours
 from kdstudio.ui.widgets.pill import TONES, Pill
+from kdstudio.ui.widgets.toast import Toast
 
 
 def luminance(colour: str) -> float:
@@ -93,6 +95,28 @@ def test_icons_follow_the_theme(qapp: QApplication) -> None:
     theme().set_choice("dark")
     assert button.icon().pixmap(16).toImage() != before
     button.deleteLater()
+
+
+def test_a_toasts_mark_follows_the_theme(qtbot: QtBot) -> None:
+    over = QWidget()
+    qtbot.addWidget(over)
+    toast = Toast("Saved", "good", over)
+    before = toast.mark.pixmap().toImage()
+    theme().set_choice("dark")
+    assert toast.mark.pixmap().toImage() != before
+
+
+@pytest.mark.parametrize("choice", ["light", "dark"])
+def test_a_box_that_cannot_be_changed_shows_whether_it_is_ticked(choice: str, qtbot: QtBot) -> None:
+    theme().set_choice(choice)  # type: ignore[arg-type]
+    box = QCheckBox()
+    qtbot.addWidget(box)
+    box.setChecked(True)
+    box.setEnabled(False)
+    box.show()
+    pixels = box.grab().toImage()
+    colours = {pixels.pixelColor(x, y).name() for x in range(3, 14) for y in range(4, pixels.height() - 4)}
+    assert max(contrast(colour, theme().tokens.window) for colour in colours) >= 3
 
 
 def test_system_choice_follows_the_system(qapp: QApplication) -> None:

@@ -7,6 +7,7 @@ from PySide6.QtGui import QCloseEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
 
 from kdstudio.ui.icons import pixmap
+from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.buttons import tool_button
 from kdstudio.ui.widgets.labels import label
 
@@ -31,15 +32,14 @@ class Toast(QFrame):
         self.setObjectName("toast")
         self.setProperty("role", "toast")
         self.setAccessibleName(text)
-        mark = QLabel()
-        name, token = _MARKS.get(tone, _MARKS["idle"])
-        mark.setPixmap(pixmap(name, token, 16, self.devicePixelRatioF()))
+        self.mark = QLabel()
+        self._tone = tone
         self.text = label(text, wrap=True, name="toast_text")
         wide = self.text.fontMetrics().horizontalAdvance(text) + 4
         self.text.setFixedWidth(min(wide, 380))
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 8, 6, 8)
-        layout.addWidget(mark)
+        layout.addWidget(self.mark)
         layout.addWidget(self.text, 1)
         layout.addWidget(tool_button("x", "Dismiss", name="toast_dismiss", clicked=self.close))
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -47,6 +47,12 @@ class Toast(QFrame):
         timer.setSingleShot(True)
         timer.timeout.connect(self.close)
         timer.start(int(SECONDS * 1000))
+        theme().changed.connect(self._draw)
+        self._draw()
+
+    def _draw(self) -> None:
+        name, token = _MARKS.get(self._tone, _MARKS["idle"])
+        self.mark.setPixmap(pixmap(name, token, 16, self.devicePixelRatioF()))
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Tell the stack to close the gap."""
