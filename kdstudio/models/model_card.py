@@ -1,4 +1,4 @@
-"""What a model file says of itself, as plain data for a person to read: read from its header, nothing is loaded.
+"""What a model says of itself, as plain data for a person to read: read from its header, nothing is loaded.
 
 Every word in it comes from the file and is the word of whoever made it: texts are cut and cleaned, never trusted.
 """
@@ -16,7 +16,7 @@ from kdstudio.models.teacher_file import header_terms, name_of
 from kdstudio.models.terms import Terms, terms_of
 
 _LINE, _PARAGRAPH, _LIST = 200, 4000, 50
-_MOST_BASES = 10
+MOST_BASES = 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,11 @@ class ModelCard:
 
 
 def model_card(path: Path) -> ModelCard:
-    """The card of a GGUF file. Raises `BadInput` as `read_header` does; takes as long, milliseconds."""
+    """The card of a GGUF file or of a Hugging Face folder, in milliseconds. Raises `BadInput` for what is no model."""
+    if path.is_dir():
+        from kdstudio.models.folder_card import folder_card
+
+        return folder_card(path)
     return card_of(read_header(path))
 
 
@@ -157,7 +161,7 @@ def _about_template(header: GGUFHeader) -> tuple[bool, bool]:
 
 
 def _bases(said: _Said) -> Iterable[BaseModel]:
-    for number in range(min(said.number("general.base_model.count"), _MOST_BASES)):
+    for number in range(min(said.number("general.base_model.count"), MOST_BASES)):
         key = f"general.base_model.{number}"
         name = said.line(f"{key}.name")
         url = said.address(f"{key}.repo_url", f"{key}.url")
@@ -176,15 +180,14 @@ class _Said:
         return value if type(value) is int and value > 0 else 0
 
     def line(self, key: str) -> str:
-        return _clean(self._metadata.get(key), _LINE)
+        return clean(self._metadata.get(key), _LINE)
 
     def text(self, key: str) -> str:
-        return _clean(self._metadata.get(key), _PARAGRAPH)
+        return clean(self._metadata.get(key), _PARAGRAPH)
 
     def lines(self, key: str) -> tuple[str, ...]:
         value = self._metadata.get(key)
-        items = value[:_LIST] if isinstance(value, list) else [value]
-        return tuple(filter(None, (_clean(item, _LINE) for item in items)))
+        return of_list(value if isinstance(value, list) else [value])
 
     def address(self, *keys: str) -> str:
         """The first that is a web address: a link to anything else is not shown as one."""
@@ -192,7 +195,12 @@ class _Said:
         return next((item for item in found if item.startswith(("https://", "http://")) and " " not in item), "")
 
 
-def _clean(value: object, most: int) -> str:
+def of_list(values: list[Any]) -> tuple[str, ...]:
+    """The texts of a list, each cleaned, the first fifty."""
+    return tuple(filter(None, (clean(value) for value in values[:_LIST])))
+
+
+def clean(value: object, most: int = _LINE) -> str:
     """A text in one line without control and direction marks, cut with an ellipsis."""
     if not isinstance(value, str):
         return ""

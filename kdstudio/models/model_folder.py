@@ -126,14 +126,19 @@ def stated_license(source: Path) -> str:
     """The licence that a GGUF file or a folder's model card (the front matter of README.md) states; "" for none."""
     if not source.is_dir():
         return gguf_header.read_header(source).license
+    card = front_matter(source)
+    license_, name = _card_value(card, "license"), _card_value(card, "license_name")
+    return name or license_ if license_ in ("", "other") else license_
+
+
+def front_matter(folder: Path) -> str:
+    """The YAML at the head of a folder's README.md; "" without one."""
     try:
-        with (source / "README.md").open(encoding="utf-8", errors="replace") as stream:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as stream:
             found = _FRONT_MATTER.match(stream.read(_MAXIMUM_CARD))
     except OSError:
         return ""
-    card = found[1] if found else ""
-    license_, name = _card_value(card, "license"), _card_value(card, "license_name")
-    return name or license_ if license_ in ("", "other") else license_
+    return found[1] if found else ""
 
 
 def _card_value(card: str, key: str) -> str:

@@ -324,14 +324,17 @@ def test_a_folder_of_hugging_face_is_added_or_refused_in_words(
     assert not page.cards
 
 
-def test_a_sound_folder_becomes_a_card_with_features(page: TeachersPage, tmp_path: Path, qtbot: QtBot) -> None:
+def test_a_sound_folder_becomes_a_card_with_features(
+    page: TeachersPage, tmp_path: Path, click: Click, qtbot: QtBot
+) -> None:
     folder = tmp_path / "My-Model"
     folder.mkdir()
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = {"model_type": "qwen2", **sizes, "vocab_size": 100, "max_position_embeddings": 64}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"x" * 500)
+    header = json.dumps({"embed": {"dtype": "BF16", "shape": [100, 8], "data_offsets": [0, 1600]}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     drop(page.sources.zone, folder)
     qtbot.waitUntil(lambda: "My-Model" in page.cards, timeout=SECOND)
@@ -341,4 +344,9 @@ def test_a_sound_folder_becomes_a_card_with_features(page: TeachersPage, tmp_pat
     assert "MIT: you may train students" in said
     assert any(words.startswith("Hugging Face folder · ") and "context 64" in words for words in said)
     assert card.try_it.isEnabled()
-    assert card.findChild(QWidget, "teacher_card_open") is None  # the view of a card reads GGUF files
+    click("teacher_card_open")
+    qtbot.waitUntil(lambda: sheet(ModelCardSheet).view is not None, timeout=SECOND)
+    told = words_of(sheet(ModelCardSheet).view)
+    for words in ("qwen2", "BF16, 16 bits a weight on average", "MIT", str(folder)):
+        assert words in told
+    click("model_card_sheet_cancel")

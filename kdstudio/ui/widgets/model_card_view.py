@@ -1,4 +1,4 @@
-"""A model file's card: what it is, how it is quantised, what it reads, its template, its licence. Nothing is loaded.
+"""A model's card: what it is, how it is quantised, what it reads, its template, its licence. Nothing is loaded.
 
 Every word comes from the file and is shown as plain text: nothing in it is followed, run or rendered.
 """
@@ -54,7 +54,7 @@ def origin_facts(card: ModelCard) -> Facts:
         ("Tags", ", ".join(card.tags)),
         ("Address", card.url),
         ("About", card.description),
-        ("File", card.path),
+        ("Folder" if Path(card.path).is_dir() else "File", card.path),
     )
     return _stated(facts)
 
@@ -159,11 +159,12 @@ def _code(text: str) -> QPlainTextEdit:
 
 
 class ModelCardSheet(Sheet):
-    """Opens at once and fills as soon as the header was read."""
+    """Opens at once and fills as soon as the file's header, or the folder's, was read."""
 
     def __init__(self, session: Session, path: Path, title: str, parent: QWidget | None = None) -> None:
+        what = "folder" if path.is_dir() else "file"
         super().__init__(
-            session, "model_card_sheet", title, "What the file says of itself. Nothing was loaded.", parent
+            session, "model_card_sheet", title, f"What the {what} says of itself. Nothing was loaded.", parent
         )
         self.view: ModelCardView | None = None
         self._area = QScrollArea()

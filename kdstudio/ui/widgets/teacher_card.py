@@ -149,7 +149,7 @@ class TeacherCard(Card):
         """Ways to its file's card and to its terms, and how fast it was."""
         spec, row = self.stored.spec, QHBoxLayout()
         row.setSpacing(12)
-        if spec.path.lower().endswith(".gguf") or spec.kind == "gguf":
+        if spec.kind in ("gguf", "huggingface"):
             about = button("Model card", kind="link", name="teacher_card_open", clicked=self._want_card)
             about.setAccessibleName(f"Model card of {spec.name}")
             about.setEnabled(file_there)
