@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from kdstudio.distillation.alignment import aligned_groups
 from kdstudio.distillation.batches import Batch, pad
 from kdstudio.distillation.examples import Example, SourceRow, encode_rows
-from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
+from kdstudio.distillation.forward import Embedded, head_weight, response_hidden
+from kdstudio.distillation.head_terms import Room
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.teacher_signals import Precision
 from kdstudio.errors import BadInput
@@ -39,10 +40,9 @@ class CrossTarget:
     matched: Tensor
     places: Tensor
 
-    def logits_at(self, rows: slice) -> Tensor:
+    def logits_at(self, rows: slice, room: Room) -> Tensor:
         """[n, V'] at the places that go with some of the batch's tokens; the first token's where there is none."""
-        with torch.no_grad():
-            return head_logits(self.hidden[self.places[rows].clamp(min=0)], self.head)
+        return room.logits(self, self.hidden[self.places[rows].clamp(min=0)], self.head)
 
 
 class CrossTeacher:

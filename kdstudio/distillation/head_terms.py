@@ -14,16 +14,44 @@ import torch
 from torch import Tensor
 
 from kdstudio.distillation.divergences import BlockValue, block_value, bucketed_teacher, require_sparse
+from kdstudio.networks.heads import head_logits
 
 BlockTerm = Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 """(student logits [n, V], which it may overwrite; their rows within the chunk) -> values [n], gradients [n, V]."""
 
 
+TeacherLogits = Callable[[slice, "Room"], Tensor]
+"""(tokens of the batch; room for numbers that come and go with them) -> the teacher's logits [c, V']."""
+
+
+class Room:
+    """Memory that every chunk of a walk over the tokens uses again.
+
+    Taken anew each time, blocks of 20 MB come from a heap that does not give them back: chunks of 40 tokens would leave
+    more behind than one of 110 needs.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def logits(self, whose: object, hidden: Tensor, head: Tensor) -> Tensor:
+        """[c, V] of hidden states [c, H] and a head [V, H], without gradients, in float32 at least.
+
+        They last until the next logits of the same owner, whom its id tells from others.
+        """
+        kept = self._kept.get(id(whose))
+        if kept is None or len(kept) < len(hidden):
+            kept = self._kept[id(whose)] = head_logits(hidden, head)
+            return kept
+        return head_logits(hidden, head, kept[: len(hidden)])
+
+
 class HeadTerm(Protocol):
     """One term of the loss at N tokens."""
 
-    def chunk(self, rows: slice) -> BlockTerm:
-        """What answers for the blocks of these tokens."""
+    def chunk(self, rows: slice, room: Room) -> BlockTerm:
+        """What answers for the blocks of these tokens, before the next chunk begins."""
         ...
 
 
@@ -34,7 +62,7 @@ class LabelTerm:
     labels: Tensor
     smoothing: float = 0.0
 
-    def chunk(self, rows: slice) -> BlockTerm:
+    def chunk(self, rows: slice, room: Room) -> BlockTerm:  # noqa: ARG002 - others need it
         """Nothing to prepare."""
         labels = self.labels[rows].unsqueeze(-1)
 
@@ -58,19 +86,19 @@ class LabelTerm:
 
 @dataclass(frozen=True)
 class DenseTerm:
-    """A divergence from the teacher's whole distribution; `logits(rows)` [c, V'] forms it when it is needed.
+    """A divergence from the teacher's whole distribution; `logits` forms it when it is needed.
 
     With one `vocabulary` a teacher of fewer outcomes leaves out ids that only pad the student's: they stand for nothing
     and are compared with nothing.
     """
 
-    logits: Callable[[slice], Tensor]
+    logits: TeacherLogits
     value: BlockValue
     vocabulary: bool = True
 
-    def chunk(self, rows: slice) -> BlockTerm:
+    def chunk(self, rows: slice, room: Room) -> BlockTerm:
         """Form the teacher's logits of the chunk."""
-        teacher = self.logits(rows)
+        teacher = self.logits(rows, room)
         shared = teacher.shape[1]
 
         def block(logits: Tensor, part: slice) -> tuple[Tensor, Tensor]:
@@ -97,7 +125,7 @@ class SparseTerm:
     tail_log_prob: Tensor
     value: BlockValue
 
-    def chunk(self, rows: slice) -> BlockTerm:
+    def chunk(self, rows: slice, room: Room) -> BlockTerm:  # noqa: ARG002 - as above
         """Widen the stored numbers."""
         ids = self.ids[rows].long()
 
@@ -130,7 +158,7 @@ class SampledTerm:
     ids: Tensor
     counts: Tensor
 
-    def chunk(self, rows: slice) -> BlockTerm:
+    def chunk(self, rows: slice, room: Room) -> BlockTerm:  # noqa: ARG002 - as above
         """Widen the ids."""
         ids, counts = self.ids[rows].long(), self.counts[rows]
 
@@ -147,7 +175,7 @@ class SampledTerm:
         return block
 
 
-def dense_term(name: str, logits: Callable[[slice], Tensor], temperature: float = 1.0, **parameters: float) -> HeadTerm:
+def dense_term(name: str, logits: TeacherLogits, temperature: float = 1.0, **parameters: float) -> HeadTerm:
     """The divergence `name` from the teacher's logits. Raises `BadInput` as `block_value` does."""
     return DenseTerm(logits, block_value(name, temperature, **parameters), name != "universal_logit")
 

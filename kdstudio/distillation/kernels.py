@@ -20,12 +20,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kdstudio.distillation.divergences import row_blocks
-from kdstudio.distillation.head_terms import HeadTerm, LabelTerm, dense_term, sparse_term
+from kdstudio.distillation.head_terms import BlockTerm, HeadTerm, LabelTerm, Room, dense_term, sparse_term
 from kdstudio.distillation.row_threads import each_block
 from kdstudio.errors import BadInput
 
 CHUNK_ELEMENTS = 1 << 24
-"""Logits formed at once: 64 MiB in float32, enough tokens for the products to run at full speed."""
+"""Logits formed at once, at most: 64 MiB in float32, enough tokens for the products to run at full speed."""
+FEWEST_TOKENS, OF_WIDTH = 32, 8
+"""A chunk has an eighth of the hidden width in tokens, so that its logits and the teacher's take a quarter of the
+memory of the head's gradient, which is there in any case; with fewer than 32 tokens the products become slow."""
 
 
 class Signal(Protocol):
@@ -80,11 +83,11 @@ def _teacher_term(
 ) -> HeadTerm:
     if isinstance(teacher, Tensor):
         _require(name, tuple(teacher.shape), count, head)
-        return dense_term(name, lambda rows: teacher.detach()[rows], temperature, **parameters)
+        return dense_term(name, lambda rows, _: teacher.detach()[rows], temperature, **parameters)
     if isinstance(teacher, tuple):
         states, weight = (part.detach() for part in teacher)
         _require(name, (states.shape[0], weight.shape[0]), count, head)
-        return dense_term(name, lambda rows: _product(states[rows], weight), temperature, **parameters)
+        return dense_term(name, lambda rows, room: room.logits(states, states[rows], weight), temperature, **parameters)
     _require(name, (teacher.ids.shape[0], head.shape[0]), count, head)
     return sparse_term(name, teacher.ids, teacher.log_probs, teacher.tail_log_prob, temperature, **parameters)
 
@@ -112,15 +115,21 @@ def fused_head(
 
     The values [terms, N] are unweighed and carry no gradient. `token_weights` [N] multiply the sum.
     """
-    step = chunk or max(1, CHUNK_ELEMENTS // head.shape[0])
+    step = chunk or _chunk_of(head)
     total, parts = _FusedHead.apply(hidden, head, tuple(terms), token_weights, step)  # type: ignore[no-untyped-call]
     return total, parts
+
+
+def _chunk_of(head: Tensor) -> int:
+    """How many tokens at once suit a head [V, H]."""
+    vocabulary, width = head.shape
+    return max(1, min(CHUNK_ELEMENTS // vocabulary, max(FEWEST_TOKENS, width // OF_WIDTH)))
 
 
 @torch.no_grad()
 def label_log_probs(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """log q(label) [N] of labels [N], without gradients."""
-    values, _ = _walk(hidden, head, [(LabelTerm(labels), 1.0)], None, max(1, CHUNK_ELEMENTS // head.shape[0]), {})
+    values, _ = _walk(hidden, head, [(LabelTerm(labels), 1.0)], None, _chunk_of(head), {})
     return values[0].neg()
 
 
@@ -185,7 +194,7 @@ def _walk(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Values [terms, N], and the gradients `wanted` (of "hidden" and "head") of their weighed sum."""
     exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    count, weight = hidden.shape[0], head.detach().to(exact)
+    count, weight, room = hidden.shape[0], head.detach().to(exact), Room()
     values = hidden.new_empty(len(terms), count, dtype=exact)
     made = {
         name: torch.zeros_like(like, dtype=exact)
@@ -196,9 +205,10 @@ def _walk(
         for first in range(0, count, step):
             rows = slice(first, min(count, first + step))
             states = hidden.detach()[rows].to(exact)
-            logits = _product(states, weight)
+            logits = room.logits(room, states, weight)
             scale = None if token_weights is None else token_weights[rows].to(exact)
-            _blocks(logits, terms, rows, values, scale, formed=bool(wanted))
+            of_chunk = [(term.chunk(rows, room), factor) for term, factor in terms]
+            _blocks(logits, of_chunk, rows, values, scale, formed=bool(wanted))
             if "hidden" in made:
                 torch.mm(logits, weight, out=made["hidden"][rows])
             if "head" in made:
@@ -208,7 +218,7 @@ def _walk(
 
 def _blocks(
     logits: Tensor,
-    terms: Sequence[tuple[HeadTerm, float]],
+    terms: Sequence[tuple[BlockTerm, float]],
     rows: slice,
     values: Tensor,
     scale: Tensor | None,
@@ -216,13 +226,12 @@ def _blocks(
     formed: bool,
 ) -> None:
     """Fill in the values of a chunk, and put the gradient of the weighed sum in the place of its logits."""
-    of_chunk = [(term.chunk(rows), weight) for term, weight in terms]
 
     def compute(part: slice) -> None:
         at = slice(rows.start + part.start, rows.start + part.stop)
         total: Tensor | None = None
-        for place, (term, weight) in enumerate(of_chunk):
-            last = place + 1 == len(of_chunk)
+        for place, (term, weight) in enumerate(terms):
+            last = place + 1 == len(terms)
             values[place, at], gradient = term(logits[part] if last else logits[part].clone(), part)
             gradient = gradient if weight == 1 else gradient.mul_(weight)
             total = gradient if total is None else total.add_(gradient)
@@ -234,9 +243,3 @@ def _blocks(
         each_block(compute, [slice(first, min(len(logits), first + blocks.step)) for first in blocks])
     else:
         compute(slice(0, len(logits)))
-
-
-def _product(states: Tensor, weight: Tensor) -> Tensor:
-    """[n, V] logits, in float32 at least: in bf16 their rounding alone would be a divergence of its own."""
-    exact = torch.float64 if states.dtype == torch.float64 else torch.float32
-    return states.to(exact) @ weight.to(exact).t()

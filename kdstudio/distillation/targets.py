@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kdstudio.distillation.forward import head_logits
+from kdstudio.distillation.head_terms import Room
 from kdstudio.distillation.kernels import label_log_probs
 from kdstudio.teachers.signals import SparseSignal
 
@@ -25,9 +26,9 @@ class DenseTarget:
         with torch.no_grad():
             return head_logits(self.hidden, self.head)
 
-    def logits_of(self, rows: slice) -> Tensor:
+    def logits_of(self, rows: slice, room: Room) -> Tensor:
         """[n, V] of some tokens, in float32."""
-        return self[rows].logits()
+        return room.logits(self, self.hidden[rows], self.head)
 
     def label_log_probs(self, labels: Tensor) -> Tensor:
         """[N] log p(label)."""

@@ -20,7 +20,11 @@ def head_weight(network: PreTrainedModel) -> Tensor:
     return weight_of(network, "lm_head")
 
 
-def head_logits(hidden: Tensor, head: Tensor) -> Tensor:
-    """[N, V] logits in float32: in bf16 their rounding alone would be a divergence of its own."""
+def head_logits(hidden: Tensor, head: Tensor, out: Tensor | None = None) -> Tensor:
+    """[N, V] logits in float32 at least: in bf16 their rounding alone would be a divergence of its own.
+
+    `out` is written into, where nothing is to be learnt through them.
+    """
+    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     with torch.autocast(hidden.device.type, enabled=False):
-        return hidden.to(torch.float32) @ head.to(torch.float32).t()
+        return torch.mm(hidden.to(exact), head.to(exact).t(), out=out)

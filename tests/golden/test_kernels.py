@@ -158,7 +158,7 @@ def test_several_terms_share_one_walk(chunk: int | None) -> None:
     ids, counts = signal.ids, torch.tensor([[3, 1, 0, 2]] * TOKENS)
     terms = [
         (LabelTerm(labels, smoothing=0.2), 0.7),
-        (dense_term("jensen_shannon", lambda rows: dense[rows], 2.0), 2.0),
+        (dense_term("jensen_shannon", lambda rows, _: dense[rows], 2.0), 2.0),
         (sparse_term("skew_kl", ids, signal.log_probs, signal.tail_log_prob), 1.0),
         (SampledTerm(ids, counts), 0.5),
     ]

@@ -45,9 +45,14 @@ class Billing:
     asked: int = 0
 
     def fault(self, name: str, number: int) -> str:
-        """What goes wrong with a request, by its name; "" for nothing."""
+        """What goes wrong with a request, by its name; "" for nothing.
+
+        A web page in the place of the very first answer rightly ends a run (the URL is wrong), so that one is sound.
+        """
         if self.revoke_after and number > self.revoke_after:
             return "401"
+        if number == 1 and not self.only:
+            return ""
         digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
         chance = int.from_bytes(digest[:4], "little") / 2**32
         return (self.only or FAULTS[digest[4] % len(FAULTS)]) if chance < self.faults else ""

@@ -39,7 +39,7 @@ def plain_log_probs(view: Pass) -> Tensor:
 
 def teacher_term(view: Pass) -> tuple[HeadTerm, Tensor]:
     theirs = torch.randn(len(view.batch.labels), VOCABULARY, dtype=torch.float64, generator=torch.Generator())
-    return dense_term("forward_kl", lambda rows: theirs[rows]), forward_kl(view.hidden @ view.head.t(), theirs)
+    return dense_term("forward_kl", lambda rows, _: theirs[rows]), forward_kl(view.hidden @ view.head.t(), theirs)
 
 
 def rows_of(values: Tensor, view: Pass) -> Tensor:
