@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdstudio.catalogue.elicitation import START_COLUMNS, InputTable, ParameterTable
 from kdstudio.catalogue.steps import (
@@ -81,6 +81,7 @@ def flows(steps: Sequence[Step], source: InputTable, parameters: Mapping[str, Pa
     for index, step in enumerate(steps):
         known.where = place_of("recipe", steps, index)
         reads, either, writes = _flow(step, known)
+        either |= _condition(step, known.where)
         names = tuple(sorted(known.columns | known.parameters))
         found.append(StepFlow(tuple(sorted((reads | either) & {*names})), tuple(sorted(writes)), names))
         known.columns |= writes
@@ -103,15 +104,32 @@ class _Known:
     made_prompts: bool = False
     where: str = ""
     split: bool = False
+    sometimes: dict[str, str] = field(default_factory=dict)
+    """Column -> the `when` of the only step that writes it."""
 
     def go_through(self, step: Step) -> None:
         """Check what a step reads, and note what it writes."""
         reads, either, writes = _flow(step, self)
+        either |= _condition(step, self.where)
         for name in sorted(reads - self.columns):
             self._missing(name, self.columns)
         for name in sorted(either - self.columns - self.parameters):
             self._missing(name, self.columns | self.parameters)
+        for name in sorted(reads & {*self.sometimes}):
+            if self.sometimes[name] != step.when and not (isinstance(step, SampleStep) and name == "request"):
+                self._refuse(
+                    f"it reads {name!r}, which is written only when {self.sometimes[name]}.",
+                    f"Give it the same `when`, or write {name!r} before for every row.",
+                )
         self._check_kind(step)
+        self._note(step, writes)
+
+    def _note(self, step: Step, writes: set[str]) -> None:
+        for name in writes:
+            if step.when and name not in self.columns:
+                self.sometimes[name] = step.when
+            elif self.sometimes.get(name, step.when) != step.when:
+                del self.sometimes[name]  # written in other cases too: whether in all is the recipe's business
         self.columns |= writes
 
     def _missing(self, name: str, there: set[str]) -> None:
@@ -149,6 +167,8 @@ def _keys_fault(step: Step) -> tuple[str, str] | None:
     match step:
         case ScoreStep() if step.lowest >= step.highest:
             return "its scale goes nowhere.", "Set lowest below highest."
+        case ScoreStep() if step.verdict == "expected" and step.highest > 9:
+            return "an expected score weighs single digits.", "Set highest to 9 or less, or verdict to number."
         case ChunkStep() if step.overlap * 2 > step.words:
             return "passages cannot overlap by more than half.", "Lower `overlap`."
         case ParseStep(format="choice", choices=(), choices_from=""):
@@ -179,10 +199,12 @@ def _flow(step: Step, known: _Known) -> Flow:
         case ExecuteStep():
             return {step.column, step.tests, step.stdin} - {""}, set(), {step.into, "passed", "error"}
         case ScoreStep():
-            return {step.column, step.question} - {""}, set(), {step.into, step.mean}
+            way = {step.verdict} - {"number", "expected", "auto"}
+            return {step.column, step.question} - {""}, way, {step.into, step.mean}
         case RankStep():
             by = step.by if step.method == "scores" else step.question
-            return {step.items or step.column, by} - {""}, set(), {step.into, step.scores}
+            way = {step.verdict} - {"letter", "log_odds", "auto"}
+            return {step.items or step.column, by} - {""}, way, {step.into, step.scores}
         case EmitStep():
             return _emitting(step, known)
         case LoopStep():
@@ -228,6 +250,10 @@ def _emitting(step: EmitStep, known: _Known) -> Flow:
             reads |= {step.candidates, step.scores}
     del known
     return reads - {""}, either - {""}, wrote
+
+
+def _condition(step: Step, where: str) -> set[str]:
+    return _names(expression_template(step.when), f"{where}, when") if step.when.strip() else set()
 
 
 def _names(text: str, where: str) -> set[str]:

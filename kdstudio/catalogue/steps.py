@@ -17,7 +17,15 @@ _OTHERWISE = "What happens to the others: reject keeps them in the project as re
 _SPEAKER = "Who is asked: the teacher, the run's judge, or the student as it is now."
 
 
-class PromptStep(Params):
+class StepParams(Params):
+    """What every step has."""
+
+    when: str = Field(
+        "", description="Jinja expression over the columns; rows for which it is false pass by the step unchanged."
+    )
+
+
+class PromptStep(StepParams):
     """Build the messages that are asked, or any text, from Jinja templates rendered in the immutable sandbox."""
 
     type: Literal["prompt"] = "prompt"
@@ -34,7 +42,7 @@ class PromptStep(Params):
     text: str = Field("", description="Template of a plain text: `into` receives it, and no messages are built.")
 
 
-class SampleStep(Params):
+class SampleStep(StepParams):
     """Ask the teacher. Every answer is journalled before anything reads it."""
 
     type: Literal["sample"] = "sample"
@@ -58,7 +66,7 @@ class SampleStep(Params):
     choices_from: str = Field("", description="Parameter (one choice a line) or list column with the choices.")
 
 
-class ParseStep(Params):
+class ParseStep(StepParams):
     """Take an answer apart. What does not parse is dropped with its reason, and the raw answer stays in the journal."""
 
     type: Literal["parse"] = "parse"
@@ -75,7 +83,7 @@ class ParseStep(Params):
     choices_from: str = Field("", description="Parameter (one choice a line) or list column with the choices.")
 
 
-class DrawStep(Params):
+class DrawStep(StepParams):
     """Put rows into a column, as demonstrations or seeds: each has `prompt`, `response`, `reference` and `tags`."""
 
     type: Literal["draw"] = "draw"
@@ -94,7 +102,7 @@ class DrawStep(Params):
     into: str = Field("drawn", description="Column that receives the list.")
 
 
-class ExpandStep(Params):
+class ExpandStep(StepParams):
     """One row becomes one for each entry of a list column, or of a parameter with one entry a line."""
 
     type: Literal["expand"] = "expand"
@@ -104,7 +112,7 @@ class ExpandStep(Params):
     at_most: int = Field(0, ge=0, description="Entries after so many are left out; 0 keeps all.")
 
 
-class FilterStep(Params):
+class FilterStep(StepParams):
     """Let through what a person would keep; what falls is kept as rejected, with the reason."""
 
     type: Literal["filter"] = "filter"
@@ -117,6 +125,7 @@ class FilterStep(Params):
     minimum_words: int = Field(0, ge=0, description="Texts with fewer words fall.")
     maximum_words: int = Field(0, ge=0, description="Texts with more words fall; 0 sets no limit.")
     expression: str = Field("", description="Jinja expression over the columns; rows for which it is false fall.")
+    reason: str = Field("", description="Why those rows fall, in your words; empty says the expression in words.")
     rouge_below: float = Field(
         0.0,
         ge=0,
@@ -128,12 +137,14 @@ class FilterStep(Params):
     )
     language: str = Field("", description="Two letters, such as en: texts in another language fall.")
     refuse_refusals: bool = Field(False, description="Texts in which the teacher declines to answer fall.")
-    reference: str = Field("", description="Column with the right answer; texts that do not give the same fall.")
+    reference: str = Field(
+        "", description="Column with the right answer; texts that do not give the same fall, and rows without one too."
+    )
     into: str = Field("", description="Column that receives 1 for what passes and 0 for the rest; then nothing falls.")
     otherwise: Otherwise = Field("reject", description=_OTHERWISE)
 
 
-class DeduplicateStep(Params):
+class DeduplicateStep(StepParams):
     """Keep the first of texts that say the same, in the order of the rows, however the answers came."""
 
     type: Literal["deduplicate"] = "deduplicate"
@@ -144,7 +155,7 @@ class DeduplicateStep(Params):
     otherwise: Otherwise = Field("drop", description=_OTHERWISE)
 
 
-class VoteStep(Params):
+class VoteStep(StepParams):
     """Let the samples of one row vote (self-consistency): the answer that most of them give wins."""
 
     type: Literal["vote"] = "vote"
@@ -157,7 +168,7 @@ class VoteStep(Params):
     into: str = Field("share", description="Column that receives the winner's share, 0 to 1.")
 
 
-class ExecuteStep(Params):
+class ExecuteStep(StepParams):
     """Run Python of an answer, apart and limited, and keep what passes. The README says what that protects from."""
 
     type: Literal["execute"] = "execute"
@@ -171,7 +182,7 @@ class ExecuteStep(Params):
     otherwise: Otherwise = Field("drop", description=_OTHERWISE)
 
 
-class ScoreStep(Params):
+class ScoreStep(StepParams):
     """Let a judge score a text by a rubric, an aspect at a time; `score` receives the mean of the aspects."""
 
     type: Literal["score"] = "score"
@@ -191,7 +202,7 @@ class ScoreStep(Params):
     otherwise: Otherwise = Field("reject", description=_OTHERWISE)
 
 
-class RankStep(Params):
+class RankStep(StepParams):
     """Order the samples of one row, best first: one row remains, with the list of them and their scores."""
 
     type: Literal["rank"] = "rank"
@@ -213,7 +224,7 @@ class RankStep(Params):
     scores: str = Field("scores", description="Column that receives a score for each; higher is better.")
 
 
-class ChunkStep(Params):
+class ChunkStep(StepParams):
     """One row becomes one for each passage of a document, cut along paragraphs and headings."""
 
     type: Literal["chunk"] = "chunk"
@@ -224,7 +235,7 @@ class ChunkStep(Params):
     into: str = Field("passage", description="Column that receives the passage; its place is kept with every row.")
 
 
-class EmitStep(Params):
+class EmitStep(StepParams):
     """Write the result into the project. A prompt that was written is from there on the row's prompt."""
 
     type: Literal["emit"] = "emit"
@@ -245,7 +256,7 @@ class EmitStep(Params):
     labels_from: str = Field("", description="For a label: parameter (one a line) or list column with all there are.")
 
 
-class LoopStep(Params):
+class LoopStep(StepParams):
     """Start the recipe again when the round is over, until there are enough rows or what is made gets poorer."""
 
     type: Literal["loop"] = "loop"

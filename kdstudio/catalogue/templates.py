@@ -52,6 +52,26 @@ def expression_template(expression: str) -> str:
     return "{% if (" + expression + ") %}true{% endif %}"
 
 
+_OPERATORS = {
+    "==": "is",
+    "!=": "is not",
+    ">=": "is at least",
+    "<=": "is at most",
+    ">": "is more than",
+    "<": "is less than",
+}
+
+
+def in_words(expression: str) -> str:
+    """An expression as a person says it: `score >= 4` is "score is at least 4"."""
+    tokens = [(kind, value) for _, kind, value in _READING.lex("{{" + expression + "}}")][1:-1]
+    said = (
+        f" {_OPERATORS.get(value, value)} " if kind == "operator" and value in _OPERATORS else value
+        for kind, value in tokens
+    )
+    return " ".join("".join(said).split())
+
+
 def _check(tree: nodes.Template) -> None:
     """Raise `TemplateSyntaxError` for what can be parsed but never rendered."""
     for node in tree.find_all((nodes.Filter, nodes.Test)):

@@ -23,7 +23,8 @@ def _lines(traced: Traced) -> list[str]:
     head = f"  {traced.step + 1:>2} {traced.type:<12}"
     wrote = [f"{name} = {_short(value)}" for name, value in traced.columns.items()]
     fell = [f"fell: {_short(traced.reason)}"] if traced.reason else []
-    return [f"{head if not place else ' ' * len(head)} {text}" for place, text in enumerate([*wrote, *fell] or ["-"])]
+    nothing = ["passed by: its `when` is false here"] if traced.by else ["-"]
+    return [f"{head if not place else ' ' * len(head)} {text}" for place, text in enumerate([*wrote, *fell] or nothing)]
 
 
 def _short(text: str) -> str:

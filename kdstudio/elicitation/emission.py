@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdstudio.catalogue.steps import EmitStep
+from kdstudio.catalogue.columns import PROMPT_COLUMNS
+from kdstudio.catalogue.steps import EmitStep, LoopStep
 from kdstudio.elicitation.passage import FallenError, Passage, Written
 from kdstudio.elicitation.steps import entries_of
 from kdstudio.project.content import last_user_text
@@ -56,6 +57,8 @@ def emit_row(step: EmitStep, passage: Passage, *, teacher: str, recipe_hash: str
 
 def written(step: EmitStep, passage: Passage, key: str, origin: Provenance) -> Written:
     """What an emit step writes of a row. A prompt that is written becomes the row's own. Raises `FallenError`."""
+    if step.kind != "prompt" and not passage.prompt and not passage.prompt_id:
+        raise FallenError(passage.rejected or "there is no prompt that it belongs to")
     match step.kind:
         case "prompt":
             row = _prompt_row(step, passage, origin)
@@ -183,3 +186,11 @@ def _becomes_its_own(passage: Passage, row: Mapping[str, Any]) -> None:
         "reference": row["reference"],
         "tags": row["tags"],
     }
+
+
+def made_row(step: LoopStep, passage: Passage) -> dict[str, Any]:
+    """What the next round, and draws, see of a row that this round made."""
+    columns = {name: passage.columns[name] for name in PROMPT_COLUMNS if name in passage.columns}
+    text = str(passage.columns.get(step.column, ""))
+    response = str(passage.columns.get("response", ""))
+    return {"response": response, **columns, "fingerprint": passage.prompt, "id": passage.prompt_id, "watched": text}

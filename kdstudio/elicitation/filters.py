@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdstudio.catalogue.steps import DeduplicateStep, FilterStep
-from kdstudio.catalogue.templates import expression_template
-from kdstudio.elicitation.passage import FallenError, Passage
+from kdstudio.catalogue.templates import in_words
+from kdstudio.elicitation.conditions import compile_expression
+from kdstudio.elicitation.passage import Passage
 from kdstudio.elicitation.pools import Pools
-from kdstudio.elicitation.sandbox import compile_template
 from kdstudio.elicitation.time_limit import TimeLimitError, time_limit
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.models.chat_template import TemplateStopped
 
 PATTERN_SECONDS = 2.0
 
@@ -133,18 +132,9 @@ def _readings(step: FilterStep) -> list[Test]:
 def _others(step: FilterStep, values: Mapping[str, Any], where: str) -> list[Test]:
     if not step.expression:
         return []
-    template = compile_template(expression_template(step.expression), f"{where}, expression")
-
-    def untrue(passage: Passage, _: str) -> str:
-        try:
-            held = template.render({**values, **passage.columns})
-        except TemplateStopped:
-            raise
-        except BadInput as error:
-            raise FallenError(error.detail) from error
-        return "" if held else f"{step.expression} does not hold"
-
-    return [untrue]
+    expression = compile_expression(step.expression, values, f"{where}, expression")
+    reason = step.reason.strip() or f"{in_words(step.expression)} does not hold"
+    return [lambda passage, _: "" if expression.holds(passage) else reason]
 
 
 def _pattern(text: str, where: str) -> re.Pattern[str] | None:

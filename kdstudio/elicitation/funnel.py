@@ -1,4 +1,4 @@
-"""How many rows came to each step, went on, and fell there, by reason."""
+"""How many rows came to each step, went on, and fell there, by reason; and how many passed it by."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Funnel:
         self._types = types
         self.entered = [0] * len(types)
         self.left = [0] * len(types)
+        self.by = [0] * len(types)  # rows that the step was not for
         self._fell: list[Counter[str]] = [Counter() for _ in types]
 
     def fell(self, index: int, reason: str) -> None:
@@ -34,6 +35,7 @@ class Funnel:
                 "entered": self.entered[index],
                 "left": self.left[index],
                 "fell": dict(self._fell[index].most_common()),
+                **({"passed_by": self.by[index]} if self.by[index] else {}),
             }
             for index, type_ in enumerate(self._types)
         ]

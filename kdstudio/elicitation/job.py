@@ -233,8 +233,8 @@ class _Elicitation:
                         self._history.dropped[prompt_id, step, reason] -= 1
                     else:
                         self._job.emit(Dropped(prompt_id, step, reason, key))
-                case Trace(key=key, index=index, type=type_, columns=columns, reason=reason):
-                    self._job.emit(Traced(key, index, type_, columns, reason))
+                case Trace(key=key, index=index, type=type_, columns=columns, reason=reason, by=by):
+                    self._job.emit(Traced(key, index, type_, columns, reason, by))
         if time.monotonic() - self._funnel_at >= _FUNNEL_SECONDS:
             self._say_funnel()
 

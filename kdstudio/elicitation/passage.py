@@ -18,7 +18,9 @@ class Passage:
     `order` says where it stands among all rows, by the same splits; `trail` holds (key, prompt tokens, tokens) before
     each split, for when a vote puts a row together again. `prompt` is the fingerprint, in hex, of a prompt that this
     row wrote: it is then the row's prompt in place of `prompt_id`. `place` is where a passage of a document stands.
-    `fallen` is why a row that has just come out of a split goes no further; `emitted`: something of it was written.
+    `fallen` is why a row that has just come out of a split goes no further; `emitted`: something of it was written;
+    `rejected_at`: the step that rejected it; `shown`: it was written as rejected, where a person finds it; `orphan`:
+    its own prompt could not be written, so that nothing belongs to it.
     """
 
     prompt_id: int
@@ -39,6 +41,9 @@ class Passage:
     place: dict[str, Any] = field(default_factory=dict)
     fallen: str = ""
     emitted: bool = False
+    rejected_at: int = 0
+    shown: bool = False
+    orphan: bool = False
 
     def split(self, index: int, number: int, suffix: str = "") -> Passage:
         """A row that came out of this one at the step `index`."""
@@ -104,20 +109,21 @@ class Fallen:
 
 @dataclass(frozen=True)
 class Unasked:
-    """A rejected row, written as such, ends here: so many questions are not asked."""
+    """So many questions are not asked: a row was rejected, or a step that asks was not for it."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a step did to a row: the columns it changed, or why the row fell."""
+    """What a step did to a row: the columns it changed, or why the row fell; `by`: nothing, it was not for this row."""
 
     key: str
     index: int
     type: str
     columns: dict[str, str]
     reason: str = ""
+    by: bool = False
 
 
 Outcome = Ask | Written | Fallen | Unasked | Trace

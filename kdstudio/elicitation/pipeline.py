@@ -9,15 +9,26 @@ the same state. That is all there is to continuing a killed run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeGuard
 
-from kdstudio.catalogue.columns import PROMPT_COLUMNS, place_of
+from kdstudio.catalogue.columns import place_of
 from kdstudio.catalogue.cost import questions
-from kdstudio.catalogue.steps import EmitStep, ExecuteStep, LoopStep, RankStep, SampleStep, ScoreStep, Step, VoteStep
+from kdstudio.catalogue.steps import (
+    ChunkStep,
+    EmitStep,
+    ExecuteStep,
+    ExpandStep,
+    LoopStep,
+    RankStep,
+    SampleStep,
+    ScoreStep,
+    Step,
+    VoteStep,
+)
 from kdstudio.elicitation.company import Gathered, together, vote_of
-from kdstudio.elicitation.emission import Provenance, written
+from kdstudio.elicitation.conditions import Conditions
+from kdstudio.elicitation.emission import Provenance, made_row, written
 from kdstudio.elicitation.flow import check_flow
 from kdstudio.elicitation.funnel import Funnel
 from kdstudio.elicitation.judged import Talk, executing, ranking, scoring, with_rubric
@@ -34,9 +45,10 @@ from kdstudio.elicitation.passage import (
     Written,
 )
 from kdstudio.elicitation.plan import plan_of
-from kdstudio.elicitation.pools import Pools
+from kdstudio.elicitation.rejection import Remains
 from kdstudio.elicitation.sampling import Asking, answer_into
 from kdstudio.elicitation.seeds import request_seed
+from kdstudio.elicitation.setting import Setting
 from kdstudio.elicitation.steps import BINDERS, Executor, require_question
 from kdstudio.elicitation.traces import changed
 from kdstudio.errors import in_one_line
@@ -45,22 +57,6 @@ from kdstudio.recipe import ElicitationRecipe
 from kdstudio.teachers.base import Completion, Request
 
 __all__ = ["Ask", "Fallen", "Outcome", "Pipeline", "Setting", "Trace", "Unasked", "Written", "request_seed"]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a pipeline is given beside its recipe.
-
-    `teachers`: all of the run; `faithful`: whoever answered a row's first question answers its others; `names`: of
-    judge and student; `trace`: show what each step does.
-    """
-
-    pools: Pools = field(default_factory=Pools)
-    teachers: tuple[str, ...] = ()
-    faithful: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
-    terms: Mapping[str, str] = field(default_factory=dict)
-    trace: bool = False
 
 
 class Pipeline:
@@ -75,15 +71,15 @@ class Pipeline:
         self._seed, self._setting = seed, setting
         self._teachers = setting.teachers or (teacher,)
         values = {name: table.default for name, table in recipe.parameters.items()}
+        places = [place_of(recipe.recipe.id, recipe.step, index) for index in range(len(recipe.step))]
         self._steps = tuple(
-            with_rubric(step, values, place_of(recipe.recipe.id, recipe.step, index)) if _judges(step) else step
-            for index, step in enumerate(recipe.step)
+            with_rubric(step, values, place) if _judges(step) else step
+            for step, place in zip(recipe.step, places, strict=True)
         )
+        self._conditions, self._remains = Conditions(recipe.step, values, places), Remains(recipe)
         self._origin = Provenance(teacher, recipe_hash, recipe.recipe.id, values, setting.terms)
         self._executors: dict[int, Executor] = {
-            index: BINDERS[type(step)](
-                step, values, place_of(recipe.recipe.id, recipe.step, index), index=index, pools=setting.pools
-            )
+            index: BINDERS[type(step)](step, values, places[index], index=index, pools=setting.pools)
             for index, step in enumerate(recipe.step)
             if type(step) in BINDERS
         }
@@ -162,12 +158,11 @@ class Pipeline:
 
     def _heard(self, talk: Talk, index: int, completion: Completion) -> None:
         before = dict(talk.passage.columns) if self._setting.trace else {}
-        rejected = talk.passage.rejected
         more = talk.answered(completion)
         if more:
             self._out += [Ask(talk.passage, index, request, talk) for request in more]
         elif more is not None:
-            self._went_on(talk.passage, index, before, rejected)
+            self._went_on(talk.passage, index, before)
 
     def _drained(self) -> list[Outcome]:
         """Let through whom nobody is waited for any more, and hand over what came of it all."""
@@ -185,10 +180,7 @@ class Pipeline:
             for passage in group:
                 self._advance(passage, index, at_gate=True)
             return
-        fit = [passage for passage in group if not passage.rejected]
-        for passage in group:
-            if passage.rejected:
-                self._advance(passage, index + 1)
+        fit = [passage for passage in group if self._joins(passage, index)]
         if not fit:
             return
         self.funnel.entered[index] += len(fit)
@@ -201,6 +193,19 @@ class Pipeline:
             self._gates.enter(one)
             self._talk(ranking(step, one, fit, index, self._seed), one, index)
 
+    def _joins(self, passage: Passage, index: int) -> bool:
+        """Whether a row is among those that vote or are ranked; any other goes its way."""
+        try:
+            if not passage.rejected and self._conditions.apply(index, passage):
+                return True
+        except FallenError as error:
+            self._fall(passage, index, str(error))
+            return False
+        if not passage.rejected:
+            self._pass_by(passage, index)
+        self._advance(passage, index + 1)
+        return False
+
     def _settle_vote(self, gathered: Gathered, index: int) -> None:
         for passage, reason in gathered.fallen:
             self._fall(passage, index, reason)
@@ -212,37 +217,76 @@ class Pipeline:
     def _advance(self, passage: Passage, start: int, *, at_gate: bool = False) -> None:
         """Through the steps from `start` until it asks, waits, falls, is split, or is written for the last time."""
         for index in range(start, len(self._steps)):
-            step = self._steps[index]
             if index in self._plan.gates and not (at_gate and index == start):
                 self._gates.wait(passage)
                 return
-            if passage.rejected and isinstance(step, SampleStep) and passage.emitted:
-                self._out.append(Unasked(self.questions_from(index)))
-                break
-            if passage.rejected and not isinstance(step, EmitStep | SampleStep):
+            if passage.rejected:
+                self._write_rejected(passage, index)
                 continue
-            self.funnel.entered[index] += 1
             before = dict(passage.columns) if self._setting.trace else {}
-            rejected = passage.rejected
             try:
+                if not self._conditions.apply(index, passage):
+                    passage = self._pass_by(passage, index)
+                    continue
+                self.funnel.entered[index] += 1
                 if self._step(passage, index, before):
                     return
             except FallenError as error:
                 self._fall(passage, index, str(error))
                 return
-            if passage.rejected and not rejected:
-                self.funnel.fell(index, passage.rejected)
-                self._show(passage, index, before)
-            else:
-                self._passed(passage, index, before)
+            self._went_through(passage, index, before)
+        self._end(passage)
+
+    def _pass_by(self, passage: Passage, index: int) -> Passage:
+        """The step is not for this row: it goes on as it is, under a name of its own where others are split."""
+        self.funnel.by[index] += 1
+        if self._setting.trace:
+            self._out.append(Trace(passage.key, index, self._steps[index].type, {}, by=True))
+        if less := self.questions_from(index) - self.questions_from(index + 1):
+            self._out.append(Unasked(less))
+        if not isinstance(self._steps[index], SampleStep | ExpandStep | ChunkStep):
+            return passage
+        own = passage.split(index, 0)
+        self._gates.enter(own)
         self._gates.leave(passage)
+        return own
+
+    def _write_rejected(self, passage: Passage, index: int) -> None:
+        """Of a rejected row only what an emit step can write of it, as rejected."""
+        step = self._steps[index]
+        if not isinstance(step, EmitStep):
+            return
+        try:
+            if not self._conditions.apply(index, passage):
+                self.funnel.by[index] += 1
+                return
+            if self._remains.writes(passage, index):
+                self._emit(step, passage, index)
+                self.funnel.entered[index] += 1
+                passage.shown = True
+                self._passed(passage, index, {})
+                return
+        except FallenError:
+            pass  # it lacks what the steps it passed by would have written
+        passage.orphan = passage.orphan or step.kind == "prompt"
+
+    def _emit(self, step: EmitStep, passage: Passage, index: int) -> None:
+        key = passage.key if index == self._last_emit else f"{passage.key}:{index}"
+        self._out.append(written(step, passage, key, self._origin))
+        passage.emitted = True
+
+    def _end(self, passage: Passage) -> None:
+        """After the last step. A row of which nothing was written is listed with the reason."""
+        self._gates.leave(passage)
+        if passage.rejected and not passage.shown:
+            self._list(passage, passage.rejected_at, passage.rejected, 0)
+        elif not passage.emitted and not passage.rejected:
+            self._fall(passage, self._last_emit, "no emit step was for it")
 
     def _step(self, passage: Passage, index: int, before: Mapping[str, Any]) -> bool:
         """Do one step; True when the row does not go on at once. Raises `FallenError`."""
         step = self._steps[index]
         if isinstance(step, SampleStep):
-            if passage.rejected:  # asking would cost, and the answer would be thrown away
-                raise FallenError(f"rejected before it was asked: {passage.rejected}")
             rows = self._asking[index].rows(passage)
             for own, _ in rows:
                 self._gates.enter(own)
@@ -253,11 +297,9 @@ class Pipeline:
         if conversation is not None:
             return self._talk(conversation(), passage, index, counted=False)
         if isinstance(step, EmitStep):
-            key = passage.key if index == self._last_emit else f"{passage.key}:{index}"
-            self._out.append(written(step, passage, key, self._origin))
-            passage.emitted = True
+            self._emit(step, passage, index)
         elif isinstance(step, LoopStep):
-            self._setting.pools.made.add(_made(step, passage))
+            self._setting.pools.made.add(made_row(step, passage))
         else:
             rows_made = self._executors[index](passage)
             if rows_made is not None:
@@ -297,16 +339,23 @@ class Pipeline:
             return True
         self._out += [Ask(passage, index, request, talk) for request in requests]
         if not requests and counted:
-            self._went_on(passage, index, before, "")
+            self._went_on(passage, index, before)
         return bool(requests) or counted
 
-    def _went_on(self, passage: Passage, index: int, before: Mapping[str, Any], rejected: str) -> None:
-        if passage.rejected and not rejected:
-            self.funnel.fell(index, passage.rejected)
-            self._show(passage, index, before)
-        else:
-            self._passed(passage, index, before)
+    def _went_on(self, passage: Passage, index: int, before: Mapping[str, Any]) -> None:
+        self._went_through(passage, index, before)
         self._advance(passage, index + 1)
+
+    def _went_through(self, passage: Passage, index: int, before: Mapping[str, Any]) -> None:
+        """A step is done with a row that stays: it passed, or was rejected, and is asked nothing more."""
+        if not passage.rejected:
+            self._passed(passage, index, before)
+            return
+        passage.rejected_at = index
+        self.funnel.fell(index, passage.rejected)
+        self._show(passage, index, before)
+        if less := self.questions_from(index + 1):
+            self._out.append(Unasked(less))
 
     def _passed(self, passage: Passage, index: int, before: Mapping[str, Any]) -> None:
         self.funnel.left[index] += 1
@@ -331,19 +380,14 @@ class Pipeline:
         if counted:
             self.funnel.fell(index, reason)
         unasked = self.questions_from(index if unasked_from is None else unasked_from)
+        self._list(passage, index, reason, unasked, step)
+        if self._setting.trace:
+            self._out.append(Trace(passage.key, index, step or self._steps[index].type, {}, reason))
+
+    def _list(self, passage: Passage, index: int, reason: str, unasked: int, step: str = "") -> None:
         name = step or self._steps[index].type
         self._out.append(Fallen(passage.prompt_id, name, reason[:MAXIMUM_REASON], unasked, passage.key))
-        if self._setting.trace:
-            self._out.append(Trace(passage.key, index, name, {}, reason))
 
 
 def _judges(step: Step) -> TypeGuard[ScoreStep | RankStep]:
     return isinstance(step, ScoreStep | RankStep)
-
-
-def _made(step: LoopStep, passage: Passage) -> dict[str, Any]:
-    """What the next round, and draws, see of a row that this round made."""
-    columns = {name: passage.columns[name] for name in PROMPT_COLUMNS if name in passage.columns}
-    text = str(passage.columns.get(step.column, ""))
-    response = str(passage.columns.get("response", ""))
-    return {"response": response, **columns, "fingerprint": passage.prompt, "id": passage.prompt_id, "watched": text}

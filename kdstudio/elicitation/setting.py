@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdstudio.catalogue.steps import SampleStep
-from kdstudio.elicitation.pipeline import Setting
 from kdstudio.elicitation.pools import Pools
 from kdstudio.errors import BadInput
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.models.terms_stamp import terms_stamp
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a pipeline is given beside its recipe.
+
+    `teachers`: all of the run; `faithful`: whoever answered a row's first question answers its others; `names`: of
+    judge and student; `trace`: show what each step does.
+    """
+
+    pools: Pools = field(default_factory=Pools)
+    teachers: tuple[str, ...] = ()
+    faithful: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    terms: Mapping[str, str] = field(default_factory=dict)
+    trace: bool = False
 
 
 def setting_of(project: Project, parameters: Mapping[str, Any], pools: Pools) -> Setting:

@@ -141,7 +141,7 @@ class Dropped(Event):
 class Funnel(Event):
     """How many rows entered each step of a recipe, left it, and fell in it by reason, so far; the last one counts.
 
-    `steps`: objects with `step` (from 0), `type`, `entered`, `left` and `fell` (reason -> rows).
+    `steps`: objects with `step` (from 0), `type`, `entered`, `left` and `fell` (reason -> rows); `passed_by`, if any did.
     """
 
     event: ClassVar[str] = "funnel"
@@ -150,7 +150,10 @@ class Funnel(Event):
 
 @dataclass(frozen=True)
 class Traced(Event):
-    """What one step (`step` counts from 0) did to one row of a trial: the columns it wrote, or why the row fell."""
+    """What one step (`step` counts from 0) did to one row of a trial: the columns it wrote, or why the row fell.
+
+    `by`: nothing, because its `when` was false for the row.
+    """
 
     event: ClassVar[str] = "traced"
     key: str = ""
@@ -163,6 +166,7 @@ class Traced(Event):
 @dataclass(frozen=True)
 class Metric(Event):
     """Named figures at a step: loss, learning_rate, tokens_per_second, memory_bytes, held_out_forward_kl, ..."""
+    by: bool = False
 
     event: ClassVar[str] = "metric"
     step: int = 0

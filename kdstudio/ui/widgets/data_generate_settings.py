@@ -47,6 +47,8 @@ _HEADINGS = {
     "score": "Scores",
     "rank": "Ranking",
     "prompt": "What is asked",
+    "parse": "Answers taken apart",
+    "emit": "What is written",
 }
 _LABELS = {
     "max_tokens": "Longest answer",

@@ -69,6 +69,7 @@ class _StepLine:
         self.reasons = QHBoxLayout()
         self.reasons.setSpacing(4)
         self.shown: list[tuple[str, int]] = []
+        self.by = 0
         self.buttons: list[QPushButton] = []
         for column, widget in enumerate((self.name, self.bar, self.figures)):
             grid.addWidget(widget, index, column)
@@ -80,9 +81,9 @@ class _StepLine:
         self.bar.set_shares(left / most, entered / most)
         self.figures.setText(f"{number(entered)} → {number(left)}")
         self.bar.setAccessibleName(f"Step {self.index + 1}, {self.type}: {entered} came, {left} went on")
-        fell = list(step["fell"].items())
-        if fell != self.shown:
-            self.shown = fell
+        fell, by = list(step["fell"].items()), int(step.get("passed_by", 0))
+        if (fell, by) != (self.shown, self.by):
+            self.shown, self.by = fell, by
             self._show_reasons(chosen)
 
     def _show_reasons(self, chosen: Callable[[int, str], None]) -> None:
@@ -91,6 +92,10 @@ class _StepLine:
                 widget.hide()
                 widget.deleteLater()
         self.buttons = []
+        if self.by:
+            passed = label(f"{number(self.by)} passed by", "small", name=f"funnel_by_{self.index}")
+            passed.setToolTip("The step is only for some rows: its condition was false for these, and they went on")
+            self.reasons.addWidget(passed)
         for place, (reason, count) in enumerate(self.shown[:_REASONS_SHOWN]):
             cut = reason if len(reason) <= _REASON_CHARACTERS else f"{reason[: _REASON_CHARACTERS - 1]}…"
             made = button(

@@ -21,17 +21,23 @@ _WORDS = {
     "text": "Text",
     "rubric": "Rubric",
     "expression": "Keep only when",
+    "when": "Only when",
 }
 _EMPTY = {
     "system": "Empty: the prompt’s own system message, if it has one.",
     "user": "Empty: the prompt as it stands.",
     "rubric": "Empty: judge quality.",
+    "when": "Empty: for every row.",
 }
 _LEAST_LINES, _MOST_LINES, _CHARACTERS_A_LINE = 2, 10, 54
 
 
 def texts_of(step: Step) -> tuple[str, ...]:
     """The keys of a step that are texts a person may want to change."""
+    return (*(("when",) if step.when else ()), *_own_texts(step))
+
+
+def _own_texts(step: Step) -> tuple[str, ...]:
     match step:
         case PromptStep() if step.text:
             return ("text",)
@@ -70,7 +76,7 @@ class PromptEditor(QWidget):
             form.addRow(caption, field)
         self.variables = label("", "small", wrap=True, name=f"generate_variables_{index}", selectable=True)
         if names and not isinstance(step, ScoreStep | RankStep):
-            form.addRow("", self._variables(index, names, bare=isinstance(step, FilterStep)))
+            form.addRow("", self._variables(index, names, bare=isinstance(step, FilterStep) or not _own_texts(step)))
 
     def _field(self, index: int, key: str, text: str) -> Paragraph:
         wrapped = sum(1 + len(line) // _CHARACTERS_A_LINE for line in text.splitlines())

@@ -39,6 +39,9 @@ class TraceBlock(Card):
         if among:
             self.header.insertWidget(1, label(among, "small"))
         self.pill = Pill("fell" if trace.reason else "passed", "bad" if trace.reason else "good")
+        if trace.by:
+            self.pill = Pill("passed by", "idle")
+            self.pill.setToolTip("This step is only for some rows: its condition is false here")
         self.header.addWidget(self.pill)
         if trace.reason:
             self.add(label(trace.reason, "error", wrap=True, selectable=True))
@@ -47,7 +50,7 @@ class TraceBlock(Card):
         form.setVerticalSpacing(4)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setLabelAlignment(Qt.AlignmentFlag.AlignTop)
-        for name in flow.reads if flow is not None else ():
+        for name in flow.reads if flow is not None and not trace.by else ():
             if name in before and name not in _PLUMBING:
                 form.addRow(label(f"in: {name}", "small"), ElidedLabel(readable(before[name]), "small"))
         for name, text in trace.columns.items():

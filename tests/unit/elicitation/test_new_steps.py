@@ -245,7 +245,7 @@ def test_filters_read_and_compute(tmp_path: Path) -> None:
             "declines to answer",
             "is not the right answer",
             "more than 4 words",
-            "response != '43' and round == 1 does not hold",
+            "response is not '43' and round is 1 does not hold",
         ]
 
 

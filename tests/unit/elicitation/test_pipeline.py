@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Written, request_seed
+from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Unasked, Written, request_seed
 from kdstudio.elicitation.values import with_values
 from kdstudio.errors import BadInput
 from kdstudio.project import Prompt
@@ -138,9 +138,9 @@ def test_one_answer_can_become_several_rows() -> None:
 def test_an_empty_prompt_and_a_rejected_one_are_not_asked() -> None:
     pipeline = pipeline_of('[[step]]\ntype="filter"\ncolumn="prompt"\nmaximum_characters=5\n' + SAMPLE + PARSE + EMIT)
     assert list(pipeline.begin(prompt_of(" \n"))) == [Fallen(7, "prompt", "the prompt is empty", 1, "7")]
-    (fallen,) = pipeline.begin(prompt_of("far too long"))
-    assert isinstance(fallen, Fallen)
-    assert fallen.reason == "rejected before it was asked: longer than 5 characters"
+    unasked, fallen = pipeline.begin(prompt_of("far too long"))
+    assert unasked == Unasked(1)
+    assert fallen == Fallen(7, "filter", "longer than 5 characters", 0, "7")
     assert len(list(pipeline.begin(prompt_of("short")))) == 1
 
 
