@@ -12,6 +12,16 @@ EXPECTED_ENTRIES = 5
 
 def questions(steps: Sequence[Step], teachers: int = 1) -> int:
     """How many questions a row leads to when nothing falls; lists count as having five entries."""
+    return _walked(steps, teachers)[0]
+
+
+def rows_made(steps: Sequence[Step], teachers: int = 1) -> int:
+    """How many rows a row becomes when nothing falls; lists count as having five entries."""
+    return _walked(steps, teachers)[1]
+
+
+def _walked(steps: Sequence[Step], teachers: int) -> tuple[int, int]:
+    """(questions asked, rows left) of one row."""
     width, count = 1, 0
     widths: list[int] = []
     for step in steps:
@@ -30,7 +40,7 @@ def questions(steps: Sequence[Step], teachers: int = 1) -> int:
                 count += _asked(step, group) * width if isinstance(step, RankStep) else 0
             case _:
                 pass
-    return count
+    return count, width
 
 
 def _together(step: VoteStep | RankStep, width: int, widths: list[int]) -> tuple[int, int]:

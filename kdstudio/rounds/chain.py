@@ -26,10 +26,15 @@ from kdstudio.rounds.speakers import STUDENT_NAME
 from kdstudio.rounds.verdict import verdict_of
 
 Part = Literal["elicit", "train", "start", "evaluate"]
+PARTS: tuple[Part, ...] = ("elicit", "train", "start", "evaluate")
 Finish = Callable[[str, int, Part], None]
 """Brings a run (with its round and part) to its end, as `bring_to_end` does; raises its error if it failed."""
 _KINDS: dict[Part, str] = {"elicit": "elicit", "train": "train", "start": "evaluate", "evaluate": "evaluate"}
 _TITLES: dict[Part, str] = {"elicit": "ask", "train": "train", "start": "measure the start", "evaluate": "measure"}
+
+
+class RoundsStoppedError(KnownError):
+    """A run of the rounds was stopped: they can go on there."""
 
 
 def bring_to_end(
@@ -180,7 +185,7 @@ class Chain:
         run = self.project.runs.get(run_id)
         if run.state != "finished":
             hint = "Run the same command again: they go on where they stopped."
-            raise KnownError("The rounds were stopped", f"In round {number}: {_TITLES[part]}.", hint)
+            raise RoundsStoppedError("The rounds were stopped", f"In round {number}: {_TITLES[part]}.", hint)
         return run
 
     def _enter(self, number: int, part: Part, described: Mapping[str, Any], rows: list[RowTable]) -> str:

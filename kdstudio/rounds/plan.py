@@ -32,6 +32,14 @@ FOLDER_NAME, PLAN_NAME, RESULT_NAME = "rounds", "plan.json", "result.json"
 
 
 @dataclass(frozen=True)
+class Changed:
+    """The recipes that a person changed for these rounds, in place of those that the rounds name."""
+
+    elicitation: ElicitationRecipe | None = None
+    training: TrainingRecipe | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A chain by its `id`, which is its folder's name. `start`: the model that the first student is, if it is one."""
 
@@ -70,13 +78,48 @@ def planned(
     judge: Mapping[str, Any] | None = None,
     student: str = "",
     seed: int = 0,
+    changed: Changed | None = None,
 ) -> Plan:
     """The plan of this work: the one that was broken off, or a new one.
 
     Raises `BadInput` when a recipe or the student cannot be found, or there is nothing to measure on.
     """
-    elicitation = override(find_elicitation_recipe(recipe.elicit.recipe), recipe.elicit.set)
-    training = override(find_training_recipe(recipe.train.recipe), recipe.train.set)
+    folder, work = _described(project, recipe, teacher, judge, student, seed, changed or Changed())
+    if not (folder / PLAN_NAME).is_file():
+        work["held_out"] = _held_out(project, work)
+        files.write_text(folder / PLAN_NAME, json.dumps(work))
+    return read_plan(folder)
+
+
+def foreseen(
+    project: Project,
+    recipe: RoundsRecipe,
+    teacher: Mapping[str, Any],
+    *,
+    judge: Mapping[str, Any] | None = None,
+    student: str = "",
+    seed: int = 0,
+    changed: Changed | None = None,
+) -> Plan:
+    """What `planned` would come to, without a trace in the project. Raises as it does."""
+    folder, work = _described(project, recipe, teacher, judge, student, seed, changed or Changed())
+    if (folder / PLAN_NAME).is_file():
+        return read_plan(folder)
+    return _plan(folder, {**work, "held_out": _held_out(project, work)})
+
+
+def _described(
+    project: Project,
+    recipe: RoundsRecipe,
+    teacher: Mapping[str, Any],
+    judge: Mapping[str, Any] | None,
+    student: str,
+    seed: int,
+    changed: Changed,
+) -> tuple[Path, dict[str, Any]]:
+    """Where the plan belongs, and all of it but the held-out rows."""
+    elicitation = changed.elicitation or override(find_elicitation_recipe(recipe.elicit.recipe), recipe.elicit.set)
+    training = changed.training or override(find_training_recipe(recipe.train.recipe), recipe.train.set)
     training = training.model_copy(update={"student": student_table(project, training.student, student)})
     start = starting_speaker(training.student, teacher)
     work: dict[str, Any] = {
@@ -93,28 +136,32 @@ def planned(
     parent, number = project.folder / FOLDER_NAME, 1
     while (parent / f"{digest}-{number}" / RESULT_NAME).is_file():
         number += 1
-    folder = parent / f"{digest}-{number}"
-    if not (folder / PLAN_NAME).is_file():
-        work["held_out"] = held_out_rows(project, recipe, training, seed)
-        files.write_text(folder / PLAN_NAME, json.dumps(work))
-    return read_plan(folder)
+    return parent / f"{digest}-{number}", work
+
+
+def _held_out(project: Project, work: Mapping[str, Any]) -> list[RowTable]:
+    recipe, training = validate_recipe(work["recipe"], RoundsRecipe), validate_recipe(work["training"], TrainingRecipe)
+    return held_out_rows(project, recipe, training, int(work["seed"]))
 
 
 def read_plan(folder: Path) -> Plan:
     """The plan in a folder. Raises `KnownError` when it cannot be read."""
     try:
-        kept = json.loads((folder / PLAN_NAME).read_text("utf-8"))
-        return Plan(
-            folder,
-            validate_recipe(kept["recipe"], RoundsRecipe),
-            validate_recipe(kept["elicitation"], ElicitationRecipe),
-            validate_recipe(kept["training"], TrainingRecipe),
-            kept["teacher"],
-            kept["judge"],
-            TeacherSpec(**kept["start"]) if kept["start"] else None,
-            kept["held_out"],
-            int(kept["seed"]),
-        )
+        return _plan(folder, json.loads((folder / PLAN_NAME).read_text("utf-8")))
     except (OSError, ValueError, KeyError, TypeError, BadInput) as error:
         hint = f"Remove the folder {folder} to begin these rounds anew."
         raise KnownError("The rounds' plan cannot be read", f"{folder / PLAN_NAME}: {error}.", hint) from error
+
+
+def _plan(folder: Path, kept: Mapping[str, Any]) -> Plan:
+    return Plan(
+        folder,
+        validate_recipe(kept["recipe"], RoundsRecipe),
+        validate_recipe(kept["elicitation"], ElicitationRecipe),
+        validate_recipe(kept["training"], TrainingRecipe),
+        kept["teacher"],
+        kept["judge"],
+        TeacherSpec(**kept["start"]) if kept["start"] else None,
+        kept["held_out"],
+        int(kept["seed"]),
+    )

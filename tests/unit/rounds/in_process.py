@@ -43,6 +43,13 @@ def go(
 ) -> dict[str, Any]:
     """Begin the rounds, or go on with them, until they end or are killed at a moment."""
 
+    plan = planned(project, load_recipe(recipe, RoundsRecipe), teacher or teacher_table())
+    return lead(project, plan, kill=kill, reason=reason)
+
+
+def lead(project: Project, plan: Plan, *, kill: Moment | None = None, reason: str = "") -> dict[str, Any]:
+    """Go through the rounds of a plan until they end or are killed at a moment."""
+
     def finish(run_id: str, number: int, part: Part) -> None:
         forget_device()
         at = kill[2] if kill is not None and kill[:2] == (number, part) else -1
@@ -57,7 +64,6 @@ def go(
             job._journal.close()
         Supervisor(project).poll()
 
-    plan = planned(project, load_recipe(recipe, RoundsRecipe), teacher or teacher_table())
     return Chain(project, plan, finish, reason=reason).run()
 
 
