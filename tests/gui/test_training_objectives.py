@@ -343,3 +343,21 @@ def test_nothing_is_cut_off(page: TrainPage, window: MainWindow, click: Click, q
     for choice in found.choices.values():
         assert choice.when.height() >= choice.when.heightForWidth(choice.when.width()), choice.entry.key
         assert choice.choose.width() >= choice.choose.sizeHint().width(), choice.entry.key
+
+
+# --------------------------------------------------------------------------------------------------------- signals
+def test_the_captured_mass_of_stored_signals_is_shown(page: TrainPage, qtbot: QtBot) -> None:
+    project, learning = page.session.project, page.setup.learning
+    assert project is not None
+    assert "all of it" in learning.captured.text()
+    learning.signals.set_values({"signals": "stored", "top_k": 50})
+    assert "not known yet" in learning.captured.text()
+    for mass, depth in ((0.5, 8), (0.9734, 50)):
+        run = project.runs.add("signals", "Signals", {"teacher": {"name": "tiny"}, "top_k": depth, "draws": 0})
+        project.runs.set_state(run, "finished", result={"rows": 3, "tokens": 1200, "captured_mass": mass})
+        page.session.run_changed.emit(run)
+    assert learning.captured.text().startswith("Captured mass: 97.3 %")
+    assert learning.captured.isVisible()
+    learning.signals.set_values({"signals": "stored", "top_k": 8})
+    assert "50.0 %" in learning.captured.text()
+    assert learning.captured.property("role") == "warn"

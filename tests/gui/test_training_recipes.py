@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from PySide6.QtWidgets import QComboBox
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QComboBox
 from pytestqt.qtbot import QtBot
 
 from kdstudio.catalogue.objectives import OBJECTIVES
@@ -16,8 +18,10 @@ from kdstudio.recipe import TrainingRecipe, load_recipe, recipe_hash, shipped_tr
 from kdstudio.registry import parameters_of
 from kdstudio.ui.main_window import MainWindow
 from kdstudio.ui.pages.train import TrainPage
+from kdstudio.ui.training_choice import FAMILIES
 from kdstudio.ui.training_presets import PRESETS
-from tests.gui.conftest import Click
+from kdstudio.ui.widgets.train_recipes import TrainingRecipesSheet, paper_of
+from tests.gui.conftest import Click, visible_widget
 from tests.tiny import tiny_gguf
 
 
@@ -163,3 +167,54 @@ def test_a_teacher_that_is_not_in_the_project_is_named(page: TrainPage, tmp_path
     click("train_start")
     assert page.banner.isVisible()
     assert "'absent'" in page.banner.detail.text()
+
+
+# ------------------------------------------------------------------------------------------ those that come with it
+def opened(click: Click) -> TrainingRecipesSheet:
+    click("train_load")
+    sheet = QApplication.activeModalWidget()
+    assert isinstance(sheet, TrainingRecipesSheet)
+    return sheet
+
+
+def test_every_shipped_recipe_is_offered_under_its_family(page: TrainPage, click: Click) -> None:
+    sheet = opened(click)
+    offered = [item.data(Qt.ItemDataRole.UserRole) for item in sheet.shown()]
+    assert sorted(recipe.recipe.id for recipe in offered) == sorted(shipped_training_recipes())
+    assert {recipe.recipe.family for recipe in offered} == set(FAMILIES)
+    assert all(recipe.recipe.purpose and paper_of(recipe) for recipe in offered)
+    click("train_recipes_cancel")
+
+
+def test_a_recipe_is_searched_and_taken_with_the_keyboard(page: TrainPage, click: Click) -> None:
+    page.setup.run.set_values({**page.setup.run.values(), "steps": 7})
+    page.setup.who.form.set_values({**page.setup.who.form.values(), "layer_count": 2})
+    before = page.setup.recipe()
+    sheet = opened(click)
+    QTest.keyClicks(sheet.search, "2402.01306")
+    assert [item.text() for item in sheet.shown()] == ["Good and bad responses (KTO)"]
+    sheet.search.clear()
+    QTest.keyClicks(sheet.search, "GRPO")
+    for step in (Qt.Key.Key_Down, Qt.Key.Key_Up, Qt.Key.Key_Return):
+        QTest.keyClick(sheet.search, step)
+    assert not sheet.isVisible()
+    after, shipped = page.setup.recipe(), shipped_training_recipes()["grpo"]
+    assert (after.objective[0].name, after.rollout, after.reward) == ("grpo", shipped.rollout, shipped.reward)
+    assert after.optimizer == shipped.optimizer
+    assert after.recipe.title == shipped.recipe.title
+    assert (after.student, after.run, after.teacher.name) == (before.student, before.run, "tiny")
+    opened(click)
+    QTest.keyClicks(visible_widget("train_recipes_search"), "no such thing")
+    assert not visible_widget("train_recipes_use").isEnabled()
+    click("train_recipes_cancel")
+
+
+def test_the_next_recipe_leaves_nothing_of_the_one_before(page: TrainPage) -> None:
+    for key in ("rationale_multitask", "dpo", "match"):
+        page.setup.take_recipe(shipped_training_recipes()[key])
+    made = page.setup.recipe()
+    assert [table.name for table in made.objective] == ["forward_kl"]
+    assert made.optimizer == TrainingRecipe().optimizer
+    assert made.data.reasoning == TrainingRecipe().data.reasoning
+    assert made.recipe.title == "Match the teacher's distribution"
+    assert made.teacher.signals == "dense"

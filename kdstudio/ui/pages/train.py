@@ -23,6 +23,7 @@ from kdstudio.ui.widgets.train_terms import TermsCard, kept_terms, summary_befor
 from kdstudio.ui.widgets.wording import ago
 
 if TYPE_CHECKING:
+    from kdstudio.ui.widgets.rounds_view import RoundsView
     from kdstudio.ui.widgets.train_compare import TrainCompare
 
 _NEW = "New training"
@@ -50,6 +51,11 @@ class TrainPage(Page):
             "Compare runs", icon="scale", kind="ghost", name="train_compare", clicked=self.show_compare
         )
         self.comparison: TrainCompare | None = None  # made when it is first asked for
+        tip = "A student that learns from its own answers: ask, train, measure, and again"
+        self.in_rounds = button(
+            "Rounds", icon="refresh", kind="ghost", name="train_rounds", tip=tip, clicked=self.show_rounds
+        )
+        self.rounds: RoundsView | None = None  # made when it is first asked for
         self.load = button("Open recipe…", icon="folder", name="train_load", clicked=self._ask_load)
         self.save = button("Save recipe…", icon="download", name="train_save", clicked=self._ask_save)
         self.setup = TrainSetup(session)
@@ -69,7 +75,7 @@ class TrainPage(Page):
         self._project_changed()
 
     def _build(self) -> None:
-        head = QHBoxLayout()
+        head = self._head = QHBoxLayout()
         head.setSpacing(8)
         self.content.addLayout(head)
         self.content.addWidget(self.stack, 1)
@@ -78,7 +84,7 @@ class TrainPage(Page):
             self.stack.addWidget(view)
         head.addWidget(self.runs)
         head.addStretch(1)
-        for control in (self.compare, self.new, self.run.head, self.load, self.save, self.start):
+        for control in (self.in_rounds, self.compare, self.new, self.run.head, self.load, self.save, self.start):
             head.addWidget(control)
         columns = QHBoxLayout(self._forms)
         columns.setContentsMargins(0, 0, 0, 0)
@@ -93,12 +99,14 @@ class TrainPage(Page):
 
     # ------------------------------------------------------------------------------------------------- showing
     def shown_with(self, arguments: dict[str, Any]) -> None:
-        """`run=ID` shows that run, `new=True` the forms; otherwise the running one, if nothing else was chosen."""
+        """`run=ID` shows that run, `rounds=ID` those rounds, `new=True` the forms; otherwise the running one."""
         if arguments.get("run"):
             self._show_run(str(arguments["run"]))
+        elif arguments.get("rounds"):
+            self.show_rounds(str(arguments["rounds"]))
         elif arguments.get("new") and self.session.project is not None:
             self.show_new()
-        elif not self.run.run_id:
+        elif not self.run.run_id and self.stack.currentWidget() is not self.rounds:
             self._show_active()
         self._timer.start()
 
@@ -149,6 +157,18 @@ class TrainPage(Page):
         self.comparison.refresh()
         self._show(self.comparison)
 
+    def show_rounds(self, plan_id: str = "") -> None:
+        """Show a student's rounds; those that run, or the last ones, unless a plan is named."""
+        if self.rounds is None:
+            from kdstudio.ui.widgets.rounds_view import RoundsView
+
+            self.rounds = RoundsView(self.session)
+            self.stack.addWidget(self.rounds)
+            self._head.insertWidget(0, self.rounds.head, 1)
+        self.run.run_id = ""
+        self._show(self.rounds)
+        self.rounds.show_rounds(plan_id or self.session.rounds.leading or self.rounds.plan_id)
+
     def _show_run(self, run_id: str) -> None:
         self.run.show_run(run_id)
         self._list_runs()
@@ -159,9 +179,12 @@ class TrainPage(Page):
         for control in (self.start, self.load, self.save):
             control.setVisible(view is self._forms)
         self.run.head.setVisible(view is self.run)
-        self.new.setVisible(view in (self.run, self.comparison))
+        self.new.setVisible(view in (self.run, self.comparison, self.rounds))
         self.compare.setVisible(view in (self.run, self._forms))
-        self.runs.setVisible(view is not self.empty)
+        self.in_rounds.setVisible(view in (self.run, self._forms, self.comparison))
+        self.runs.setVisible(view not in (self.empty, self.rounds))
+        if self.rounds is not None:
+            self.rounds.head.setVisible(view is self.rounds)
 
     def _run_changed(self, run_id: str) -> None:
         project = self.session.project
@@ -267,6 +290,17 @@ class TrainPage(Page):
 
     # ------------------------------------------------------------------------------------------------- recipes
     def _ask_load(self) -> None:
+        """Offer the recipes that come with the program, and a file."""
+        from kdstudio.ui.widgets.train_recipes import TrainingRecipesSheet
+
+        self.banner.dismiss()
+        sheet = TrainingRecipesSheet(self.session, self)
+        sheet.chosen.connect(self.setup.take_recipe)
+        sheet.file_wanted.connect(self._ask_file)
+        sheet.finished.connect(sheet.deleteLater)
+        sheet.open()
+
+    def _ask_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a training recipe", "", "Recipes (*.toml)")
         if path:
             self.load_recipe(Path(path))

@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QFrame, QGridLayout, QLineEdit, QScrollArea, QSize
 from kdstudio.catalogue.objectives import OBJECTIVES, Family, Objective
 from kdstudio.ui.training_choice import FAMILIES, finds, methods_found
 from kdstudio.ui.widgets.fields import Switch
-from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.labels import label, set_role
 
 _ABREAST_FROM = 680
 _NAME_WIDTH = 272
@@ -40,7 +40,7 @@ class ObjectiveChoice(QFrame):
         self.paper.setMinimumWidth(_PAPER_WIDTH)
         for part in (self.when, self.paper):
             part.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.obstacle = label("", "warn", wrap=True, name=f"objective_{entry.key}_obstacle")
+        self.obstacle = label("", "small", wrap=True, name=f"objective_{entry.key}_obstacle")
         self.methods = label("", "small", wrap=True, name=f"objective_{entry.key}_methods")
         self._grid = QGridLayout(self)
         self._grid.setContentsMargins(6, 5, 6, 5)
@@ -73,6 +73,7 @@ class ObjectiveChoice(QFrame):
     def forbid(self, reason: str) -> None:
         """Say why it cannot be used now; "" allows it. What is chosen may always be taken out again."""
         self.obstacle.setText(reason)
+        set_role(self.obstacle, role="warn" if self.choose.isChecked() else "small")
         self.obstacle.setVisible(bool(reason))
         self.choose.setEnabled(not reason or self.choose.isChecked())
 

@@ -19,9 +19,10 @@ from kdstudio.catalogue.training import TeacherTable
 from kdstudio.ui import training_choice as choice
 from kdstudio.ui.forms import Form, align
 from kdstudio.ui.training_presets import PRESETS, preset_of
+from kdstudio.ui.training_signals import StoredSignals, captured_words
 from kdstudio.ui.widgets.card import Card, line
 from kdstudio.ui.widgets.fields import Switch
-from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.labels import label, set_role
 from kdstudio.ui.widgets.objective_list import ObjectiveList
 from kdstudio.ui.widgets.train_disclosure import Disclosure
 from kdstudio.ui.widgets.train_own_answers import OwnAnswersCard, RewardCard
@@ -53,6 +54,8 @@ class LearningCard(Card):
         self.rollout, self.reward = OwnAnswersCard(), RewardCard()
         self.mix = label("Your own mix", "heading", name="train_own_mix")
         self.notice = label("", "small", wrap=True, name="train_signals_notice")
+        self.captured = label("", "small", wrap=True, name="train_signals_captured")
+        self.stored: Mapping[int, StoredSignals] = {}
         self.fault = label("", "warn", wrap=True, name="train_objective_fault")
         self._stored_before = False
         self._settling = False
@@ -79,6 +82,7 @@ class LearningCard(Card):
         self._rule = self.add(line())
         self.add(self.notice)
         self.body.addWidget(self.signals, 0, Qt.AlignmentFlag.AlignLeft)
+        self.add(self.captured)
 
     def _connect(self) -> None:
         self.presets.picked.connect(self._pick_preset)
@@ -97,8 +101,8 @@ class LearningCard(Card):
             "teacher": self.signals.values(),
         }
 
-    def show_tables(self, tables: Mapping[str, Any]) -> None:
-        """Show a recipe's tables, whether they can be used now or not."""
+    def show_tables(self, tables: Mapping[str, Any], *, with_all: bool = True) -> None:
+        """Show a recipe's tables, whether they can be used now or not; a mix `with_all` objectives to choose from."""
         self._settling = True
         self._stored_before = False
         self.parts.set_tables(tables["objective"])
@@ -107,7 +111,7 @@ class LearningCard(Card):
         self.signals.set_values(tables["teacher"])
         self._settling = False
         self.settle()
-        if not self.presets.chosen():
+        if with_all and not self.presets.chosen():
             self.more.setChecked(True)
 
     def reads_signals(self) -> bool:
@@ -176,6 +180,12 @@ class LearningCard(Card):
         self.situation = situation
         self.settle()
 
+    def set_stored(self, stored: Mapping[int, StoredSignals]) -> None:
+        """What is stored of the teacher's signals, by top k."""
+        if stored != self.stored:
+            self.stored = stored
+            self.settle()
+
     def settle(self) -> None:
         """Bring everything into agreement with what is chosen, then say that it changed."""
         if self._settling:
@@ -210,8 +220,11 @@ class LearningCard(Card):
         self.signals.fields["signals"].setEnabled(not why)
         self.signals.set_field_visible("top_k", self.signals.values()["signals"] == "stored")
         shown = bool(why) or read
-        self.signals.setVisible(shown)
-        self._rule.setVisible(shown)
+        for part in (self.signals, self.captured, self._rule):
+            part.setVisible(shown)
+        words, enough = captured_words(self.signals.values(), self.stored)
+        self.captured.setText(words)
+        set_role(self.captured, role="small" if enough else "warn")
         self.notice.setText(f"{why}: its signals are dense." if why else "")
         self.notice.setVisible(bool(why))
 

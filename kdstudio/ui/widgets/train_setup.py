@@ -23,6 +23,7 @@ from kdstudio.ui.forms import Form, align
 from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
 from kdstudio.ui.training_choice import Situation
+from kdstudio.ui.training_signals import stored_signals
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.train_learning import LearningCard
@@ -69,6 +70,7 @@ class TrainSetup(QWidget):
                 "audit",
                 "device",
                 "processes",
+                "sharding",
                 "precision",
             ],
         )
@@ -146,6 +148,7 @@ class TrainSetup(QWidget):
     def _project_changed(self) -> None:
         self.refresh_teachers()
         self._list_reward_models()
+        self._list_signals()
         self._look()
 
     def refresh_teachers(self) -> None:
@@ -170,12 +173,18 @@ class TrainSetup(QWidget):
         project = self.session.project
         if project is not None and project.runs.get(run_id).state in ("finished", "stopped"):
             self._list_reward_models()
+            self._list_signals()
+
+    def _list_signals(self) -> None:
+        stored = stored_signals(self.session.runs("signals"), self.who.teacher_name())
+        self.learning.set_stored(stored)
 
     def _list_reward_models(self) -> None:
         self.learning.reward.runs.offer(self.session.runs("train"))
 
     def _teacher_changed(self) -> None:
         self._situate()
+        self._list_signals()
         self.learning.teacher_changed()
         self._look()
 
@@ -220,9 +229,23 @@ class TrainSetup(QWidget):
         self._opened, self._suggesting = recipe, False
         self.who.show_tables(recipe.recipe.title, recipe.teacher.name, tables["student"])
         self._situate()
+        self._list_signals()
         self.learning.show_tables(tables)
         for form, key in ((self.data, "data"), (self.run, "run"), (self.optimizer, "optimizer")):
             form.set_values(tables[key])
+        self._edited()
+
+    def take_recipe(self, recipe: TrainingRecipe) -> None:
+        """Take over a way to train, objectives and how they are learnt; teacher, student, rows and schedule stay."""
+        title = str(self.who.title.values()["title"])
+        mine = title if title not in (self._opened.recipe.title, "") else recipe.recipe.title
+        self._opened = recipe
+        self.who.title.set_values({"title": mine})
+        tables, signals = recipe.model_dump(), recipe.teacher.model_dump(include=recipe.teacher.model_fields_set)
+        teacher = {**self.learning.signals.values(), **signals}
+        self.learning.show_tables({**tables, "teacher": teacher}, with_all=False)
+        self.data.set_values({**self.data.values(), "reasoning": recipe.data.reasoning})
+        self.optimizer.set_values(tables["optimizer"])
         self._edited()
 
     def recipe(self) -> TrainingRecipe:
