@@ -195,6 +195,7 @@ def test_a_recipe_is_searched_and_taken_with_the_keyboard(page: TrainPage, click
     assert [item.text() for item in sheet.shown()] == ["Good and bad responses (KTO)"]
     sheet.search.clear()
     QTest.keyClicks(sheet.search, "GRPO")
+    assert sheet.current() == shipped_training_recipes()["grpo"]  # others only speak of it
     for step in (Qt.Key.Key_Down, Qt.Key.Key_Up, Qt.Key.Key_Return):
         QTest.keyClick(sheet.search, step)
     assert not sheet.isVisible()

@@ -157,7 +157,9 @@ class TrainingRecipesSheet(Sheet):
             if heading is not None and not item.isHidden():
                 heading.setHidden(False)
         shown = self.shown()
-        self.list.setCurrentRow(self.list.row(shown[0]) if shown else -1)
+        called = (item for item in shown if all(word in _name(item.data(_RECIPE)) for word in sought))
+        first = next(called, shown[0] if shown else None)
+        self.list.setCurrentRow(self.list.row(first) if first is not None else -1)
         self.use.setEnabled(bool(shown))
         self.list.setVisible(bool(shown))
         self.nothing.setVisible(not shown)
@@ -197,6 +199,10 @@ def _place(recipe: TrainingRecipe, order: Sequence[str]) -> tuple[int, bool]:
     """That of its first objective; the recipe that is called like one stands before others that use it."""
     names = [table.name for table in recipe.objective]
     return min(map(order.index, names)), recipe.recipe.id not in names
+
+
+def _name(recipe: TrainingRecipe) -> str:
+    return " ".join((recipe.recipe.id, recipe.recipe.title, *recipe.recipe.methods)).casefold()
 
 
 def _said(recipe: TrainingRecipe) -> str:
