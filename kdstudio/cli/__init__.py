@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from kdstudio.cli import compare_verb, demo, information, project_verbs, rounds_verb, run_verbs
+from kdstudio.cli import compare_verb, demo, information, judges_verb, project_verbs, rounds_verb, run_verbs
 from kdstudio.cli.output import broke, fail, wants_json
 from kdstudio.errors import BadInput, KnownError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 _ClickError: type[Exception] = _UsageError.__bases__[0]
 
-for verbs in (project_verbs, run_verbs, rounds_verb, compare_verb, information, demo):
+for verbs in (project_verbs, judges_verb, run_verbs, rounds_verb, compare_verb, information, demo):
     verbs.register(app)
 
 

@@ -10,7 +10,11 @@ from kdstudio.jobs.events import now
 from kdstudio.project.database import Database
 from kdstudio.project.migrations import KIND_TABLES
 
-_COLUMNS = {"status", "reason", "messages", "text", "message", "source"}
+_COLUMNS = {"status", "reason", "decided", "messages", "text", "message", "source"}
+CHANGES = "(status <> :status OR decided <> :decided)"
+"""Which rows a decision changes."""
+REASON = "CASE WHEN :reason = '' AND status = :status THEN reason ELSE :reason END"
+"""A row's reason after a decision: confirming what was decided without a word keeps the one it had."""
 KEPT = 200
 """How many actions can be undone."""
 KEPT_ROWS = 2_000_000
@@ -47,13 +51,15 @@ class History:
         )
 
     def record_statuses(
-        self, connection: sqlite3.Connection, entry: int, kind: str, ids: str, status: str, reason: str
+        self, connection: sqlite3.Connection, entry: int, kind: str, ids: str, status: str, reason: str, decided: int
     ) -> None:
         """Note that the rows of these ids (a JSON list) get a status, unless they have it; call it before they do."""
+        before = "json_object('status', status, 'reason', reason, 'decided', decided)"
+        after = f"json_object('status', :status, 'reason', {REASON}, 'decided', :decided)"
         connection.execute(
-            "INSERT INTO history_rows SELECT ?, ?, id, json_object('status', status, 'reason', reason), ? "  # noqa: S608
-            f"FROM {KIND_TABLES[kind]} WHERE id IN (SELECT value FROM json_each(?)) AND status <> ?",
-            (entry, kind, json.dumps({"status": status, "reason": reason}), ids, status),
+            f"INSERT INTO history_rows SELECT :entry, :kind, id, {before}, {after} FROM {KIND_TABLES[kind]} "  # noqa: S608
+            f"WHERE id IN (SELECT value FROM json_each(:ids)) AND {CHANGES}",
+            {"entry": entry, "kind": kind, "ids": ids, "status": status, "reason": reason, "decided": decided},
         )
 
     def commit(self, connection: sqlite3.Connection, entry: int) -> None:

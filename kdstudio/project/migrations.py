@@ -181,7 +181,24 @@ def _extras_of_answers(connection: sqlite3.Connection) -> None:
         connection.execute(f"ALTER TABLE {table} ADD COLUMN extras TEXT NOT NULL DEFAULT ''")
 
 
-MIGRATIONS = (_first, _count_in_batches, _terms_of_rows, _extras_of_answers)
+def _decisions(connection: sqlite3.Connection) -> None:
+    """Rows know whether a person set their status, which a recipe or a file sets too.
+
+    Of older rows it is known of those in the history, and of a run's that were accepted, or rejected without a reason.
+    """
+    for kind, table in KIND_TABLES.items():
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN decided INTEGER NOT NULL DEFAULT 0")
+        known = f"id IN ({_DECIDED_BEFORE})"
+        if kind != "prompt":
+            known += " OR run <> '' AND (status = 'accepted' OR reason = '')"
+        connection.execute(f"UPDATE {table} SET decided = 1 WHERE status <> 'pending' AND ({known})", (kind,))  # noqa: S608
+        connection.execute(f"CREATE INDEX {table}_decided ON {table}(id) WHERE decided = 1")
+
+
+_DECIDED_BEFORE = """SELECT r.row_id FROM history_rows r JOIN history h ON h.id = r.history_id
+    WHERE r.kind = ? AND h.undone = 0 AND json_extract(r.after, '$.status') IS NOT NULL"""
+
+MIGRATIONS = (_first, _count_in_batches, _terms_of_rows, _extras_of_answers, _decisions)
 VERSION = len(MIGRATIONS)
 
 

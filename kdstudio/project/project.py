@@ -14,6 +14,7 @@ from kdstudio.errors import BadInput, KnownError
 from kdstudio.files import disk_errors, fsync_folder, remove_temporaries
 from kdstudio.project.database import DATABASE_NAME, Database, database_errors, quick_check
 from kdstudio.project.history import History
+from kdstudio.project.judgements import Judgements
 from kdstudio.project.migrations import migrate, refuse_newer, refuse_older, version_of
 from kdstudio.project.rows import Rows
 from kdstudio.project.runs import Runs
@@ -53,6 +54,7 @@ class Project:
         self.rows = Rows(self._database, self.history)
         self.runs = Runs(self._database, self.rows)
         self.teachers = Teachers(self._database)
+        self.judgements = Judgements(self._database)
 
     @staticmethod
     def create(folder: Path) -> Project:

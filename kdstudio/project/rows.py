@@ -26,7 +26,7 @@ from kdstudio.project.content import (
     text_fault,
 )
 from kdstudio.project.database import Database, chunks
-from kdstudio.project.history import History
+from kdstudio.project.history import CHANGES, REASON, History
 from kdstudio.project.migrations import KIND_TABLES
 from kdstudio.project.row_values import (
     INSERT_PREFERENCE,
@@ -196,23 +196,27 @@ class Rows:
         return [(row["stamp"], row["teacher"], row["prompt"], row["number"]) for row in rows]
 
     def set_status(self, kind: Kind, ids: Iterable[int], status: Status, reason: str = "") -> int:
-        """Accept, reject or reset rows as one undoable action; returns how many changed."""
+        """Accept, reject or reset rows as one undoable action of a person; returns how many changed.
+
+        A row that a recipe or a file gave this status is confirmed by it, with the reason it had where none is given.
+        """
         if status not in STATUSES:
             raise BadInput("Unknown status", f"{status!r} is none.", f"Known: {', '.join(STATUSES)}.")
         table = KIND_TABLES[kind]
         chosen = ids if isinstance(ids, Sequence) else list(ids)
         label = {"accepted": "Accept", "rejected": "Reject", "pending": "Reset"}[status]
         count = f" {len(chosen)} rows" if len(chosen) != 1 else ""
+        decided = int(status != "pending")
         with self._database.write() as connection:
             entry = self._history.begin(connection, f"{label}{count}")
             changed = 0
             for start in range(0, len(chosen), _BLOCK):
                 listed = json.dumps(list(chosen[start : start + _BLOCK]))
-                self._history.record_statuses(connection, entry, kind, listed, status, reason)
+                self._history.record_statuses(connection, entry, kind, listed, status, reason, decided)
                 cursor = connection.execute(
-                    f"UPDATE {table} SET status = ?, reason = ? "  # noqa: S608
-                    "WHERE id IN (SELECT value FROM json_each(?)) AND status <> ?",
-                    (status, reason, listed, status),
+                    f"UPDATE {table} SET status = :status, reason = {REASON}, decided = :decided "  # noqa: S608
+                    f"WHERE id IN (SELECT value FROM json_each(:ids)) AND {CHANGES}",
+                    {"status": status, "reason": reason, "decided": decided, "ids": listed},
                 )
                 changed += cursor.rowcount
             self._history.commit(connection, entry)

@@ -14,10 +14,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kdstudio.project.content import Kind
 from kdstudio.project.database import DATABASE_NAME, connect_read_only, database_errors
+from kdstudio.project.judgements import differing
 from kdstudio.project.migrations import KIND_TABLES
 from kdstudio.project.search import matching
 
@@ -27,13 +28,18 @@ _SHOWN_CHARACTERS = 400
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Which rows, in which order. `search` looks in prompts and answers; empty fields do not narrow."""
+    """Which rows, in which order. `search` looks in prompts and answers; empty fields do not narrow.
+
+    `differs`: the key of a judge's criterion; only rows on which a person decided otherwise.
+    """
 
     kind: Kind
     status: str = ""
     search: str = ""
     tag: str = ""
     teacher: str = ""
+    run: str = ""
+    differs: str = ""
     sort: Sort = "id"
     descending: bool = False
 
@@ -161,6 +167,10 @@ class RowTable:
     def _find(self, query: RowQuery) -> Sequence[int]:
         table = KIND_TABLES[query.kind]
         where, values = _conditions(query)
+        if query.differs:
+            clause, own = differing(self._read, query.kind, query.differs)
+            where.append(clause)
+            values += own
         words = query.search.strip()
         if not where and not words and query.sort == "id":
             # One SELECT for each end: with both in one, SQLite would scan the whole table.
@@ -189,7 +199,10 @@ class RowTable:
             ids = _united(ids, self._listed(f"SELECT id FROM {table} WHERE prompt_id IN ({theirs})", [their_value]))  # noqa: S608
         return ids[::-1] if query.descending else ids
 
-    def _listed(self, sql: str, values: Sequence[str]) -> array[int]:
+    def _read(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+        return self._connection.execute(sql, values).fetchall()
+
+    def _listed(self, sql: str, values: Sequence[Any]) -> array[int]:
         """The ids that a SELECT gives, in its order.
 
         They come as one text instead of a million rows: a fifth of the time, and the interpreter's lock is free
@@ -231,15 +244,18 @@ def _order(query: RowQuery) -> str:
     return f"id{direction}" if column == "id" else f"{column}{direction}, id"
 
 
-def _conditions(query: RowQuery) -> tuple[list[str], list[str]]:
+def _conditions(query: RowQuery) -> tuple[list[str], list[Any]]:
     where: list[str] = []
-    values: list[str] = []
+    values: list[Any] = []
     if query.status:
         where.append("status = ?")
         values.append(query.status)
     if query.teacher and query.kind == "response":
         where.append("teacher = ?")
         values.append(query.teacher)
+    if query.run and query.kind != "prompt":
+        where.append("run = ?")
+        values.append(query.run)
     if query.tag:
         tagged = "instr(' ' || tags || ' ', ' ' || ? || ' ')"
         where.append(tagged if query.kind == "prompt" else f"prompt_id IN (SELECT id FROM prompts WHERE {tagged})")  # noqa: S608
