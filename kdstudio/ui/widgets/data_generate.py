@@ -46,9 +46,13 @@ class Launch:
 
 
 class GenerateDialog(Sheet):
-    """Three pages. `started(run_id, kind)`: the job began, and makes rows of that kind."""
+    """Three pages. `started(run_id, kind)`: the job began, and makes rows of that kind.
+
+    A recipe with rounds has a sheet of its own: `rounds_chosen(Offered, Offer)`.
+    """
 
     started = Signal(str, str)
+    rounds_chosen = Signal(object, object)
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, "generate_sheet", _TITLE, _WORDS, parent)
@@ -157,7 +161,7 @@ class GenerateDialog(Sheet):
         self.offer = offer
         self.gallery.show_offer(offer)
         if self._offered is not None and self._offered.recipe is not None:
-            self.form.speakers.offer(self._offered.recipe, offer.teachers)
+            self.form.speakers.offer(self._offered.recipe, offer.teachers, offer.tags)
         if offer.teachers:
             return
         self.banner.show_message(
@@ -174,6 +178,10 @@ class GenerateDialog(Sheet):
 
     def choose(self, offered: Offered) -> None:
         """Set a recipe up; one that cannot be read says why, with its line."""
+        if offered.rounds is not None:
+            self.reject()
+            self.rounds_chosen.emit(offered, self.offer)
+            return
         if offered.recipe is None:
             self.show_error(offered.fault or KnownError("The recipe cannot be read", offered.key))
             return

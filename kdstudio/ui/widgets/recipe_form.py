@@ -145,7 +145,7 @@ class RecipeForm(QWidget):
         self._source.setText(_SOURCE_WORDS[source])
         self._rows.setRowVisible(self._which, source in ("prompts", "responses"))
         self._offer_tags(offer.tags)
-        self.speakers.offer(recipe, offer.teachers)
+        self.speakers.offer(recipe, offer.teachers, offer.tags)
         self.text.show_text(recipe)
         self._show_settings(recipe)
         self.as_text.setChecked(False)

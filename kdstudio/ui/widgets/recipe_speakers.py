@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -16,10 +16,12 @@ from kdstudio.ui.recipe_offer import speakers_wanted
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.fields import Choice
 from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.recipe_routes import Routes, fill
 
 _SHARES = {
     "spread": "Questions are spread evenly",
     "all": "Each of them answers everything",
+    "route": "By the tags of the prompts",
 }
 HOSTED = ("openai", "anthropic")
 
@@ -32,10 +34,12 @@ class Speakers(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._specs: dict[str, TeacherSpec] = {}
+        self._tags: tuple[str, ...] = ()
         self.teacher = self._choice("generate_teacher", "Teacher")
         self.judge = self._choice("generate_judge", "Judge")
         self.student = self._choice("generate_student", "Student")
         self.share = Choice(tuple(_SHARES), _SHARES)
+        self.routes = Routes()
         self.share.setObjectName("generate_share")
         self.share.setAccessibleName("How several teachers share the questions")
         self.others = button("No other teachers", name="generate_others", tip="Let more teachers take part")
@@ -50,11 +54,12 @@ class Speakers(QWidget):
             ("Teacher", self.teacher),
             ("And also", self.others),
             ("Shared", self.share),
+            ("Tags", self.routes),
             ("Judge", self.judge),
             ("Student", self.student),
         ):
             self.form.addRow(label(words), field)
-        for one in (self.teacher, self.share, self.judge, self.student):
+        for one in (self.teacher, self.share, self.routes, self.judge, self.student):
             one.changed.connect(self._edited)
 
     def _choice(self, name: str, words: str) -> Choice:
@@ -65,13 +70,15 @@ class Speakers(QWidget):
         made.setMinimumContentsLength(8)
         return made
 
-    def offer(self, recipe: ElicitationRecipe, specs: Iterable[TeacherSpec]) -> None:
-        """Offer the project's teachers for the roles of a recipe, keeping what was chosen."""
+    def offer(self, recipe: ElicitationRecipe, specs: Iterable[TeacherSpec], tags: tuple[str, ...] = ()) -> None:
+        """Offer the project's teachers for the roles of a recipe, and its tags, keeping what was chosen."""
+        self._tags = tags
+        fill(self.share, [way for way in _SHARES if tags or way != "route"], _SHARES)
         self._specs = {spec.name: spec for spec in specs}
         names, wanted = list(self._specs), speakers_wanted(recipe)
-        _fill(self.teacher, names)
-        _fill(self.judge, ["", *names], {"": "The teacher itself"})
-        _fill(self.student, names)
+        fill(self.teacher, names)
+        fill(self.judge, ["", *names], {"": "The teacher itself"})
+        fill(self.student, names)
         if self.student.value() == self.teacher.value() and len(names) > 1 and "student" in wanted:
             self.student.set_value(next(name for name in names if name != self.teacher.value()))
         taking_part = self.other_names()
@@ -101,9 +108,14 @@ class Speakers(QWidget):
         others = self.other_names()
         self.others.setText(", ".join(others) or "No other teachers")
         self.form.setRowVisible(self.share, bool(others))
+        self.form.setRowVisible(self.routes, self._routed())
+        self.routes.offer(self._tags, [self.teacher.value(), *others])
         for action in self._menu.actions():
             action.setVisible(action.text() != self.teacher.value())
         self.changed.emit()
+
+    def _routed(self) -> bool:
+        return bool(self.other_names()) and self.share.value() == "route"
 
     # ------------------------------------------------------------------------------------------------- what it says
     def specs(self) -> list[TeacherSpec]:
@@ -134,7 +146,7 @@ class Speakers(QWidget):
     def parameters(self) -> dict[str, Any]:
         """`teacher`, and as far as they take part `teachers`, `share`, `default`, `judge` and `student`.
 
-        Raises `BadInput` when there is no teacher.
+        Raises `BadInput` when there is no teacher, or none for any tag where tags decide.
         """
         name = self.teacher.value()
         if name not in self._specs:
@@ -142,18 +154,11 @@ class Speakers(QWidget):
         found: dict[str, Any] = {"teacher": asdict(self._specs[name])}
         if others := self.other_names():
             found["teachers"] = [asdict(self._specs[one]) for one in (name, *others)]
-            found |= {"share": self.share.value(), "routes": {}, "default": name}
+            routes = self.routes.values() if self._routed() else {}
+            if self._routed() and not routes:
+                raise BadInput("No tag has a teacher", "The prompts’ tags are to decide.", "Add a tag and its teacher.")
+            found |= {"share": self.share.value(), "routes": routes, "default": name}
         for role, choice in (("judge", self.judge), ("student", self.student)):
             if self._asked(choice):
                 found[role] = asdict(self._specs[choice.value()])
         return found
-
-
-def _fill(choice: Choice, names: Sequence[str], words: dict[str, str] | None = None) -> None:
-    before = choice.value()
-    choice.blockSignals(True)
-    choice.clear()
-    for name in names:
-        choice.addItem((words or {}).get(name, name), name)
-    choice.set_value(before)
-    choice.blockSignals(False)
