@@ -9,7 +9,7 @@ import typer
 
 from kdstudio import recipe as recipes
 from kdstudio.catalogue.training import ExportTable
-from kdstudio.cli.forecast import foretold, rows_to_ask
+from kdstudio.cli.forecast import batch_shares, foretold, rows_to_ask
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, duration, follow, opened, say, show
 from kdstudio.cli.teachers_asked import mixture_of, names_of, speakers_of, teacher_of, teachers_of
 from kdstudio.cli.terms_words import asked_reason
@@ -93,6 +93,9 @@ def elicit(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
     ceiling: Annotated[float, typer.Option(min=0, help="Stop before more US dollars than this are spent.")] = 0.0,
     forecast: Annotated[int, typer.Option(min=0, help="Ask so many rows and say what all of them will cost.")] = 0,
+    batch: Annotated[
+        bool | None, typer.Option("--batch/--no-batch", help="In batches: at the batch price, answered within a day.")
+    ] = None,
     trial: Annotated[int, typer.Option(min=0, help="Show what each step does to so many rows; writes nothing.")] = 0,
     set_: Settings = None,
     detach: Detach = False,
@@ -107,6 +110,8 @@ def elicit(
             chosen, asked["teacher"], limit=count, tag=tag, seed=seed, trial=trial
         )
         parameters |= {"ceiling": ceiling} if ceiling else {}
+        in_batches = parameters if batch is None else parameters | {"batch": batch}
+        parameters = in_batches | {"batch": False} if forecast else in_batches
         rows = rows_to_ask(target, parameters, limit) if forecast else 0
         result = run_job_in(
             target,
@@ -118,7 +123,7 @@ def elicit(
             detach=detach and not forecast,
         )
         if forecast:
-            found = foretold(target, result, rows)
+            found = foretold(target, result, rows, batch_shares(in_batches))
             show({"event": "forecast", **found}, as_json=json, text=str(found["text"]))
             return
         if trial and not json and not detach:

@@ -49,8 +49,12 @@ def open_speakers(job: Job) -> Teacher:
     """
     parameters, ledger = job.parameters, ledger_of(job)
     named = [TeacherSpec(**spec) for spec in parameters.get("teachers") or [parameters["teacher"]]]
-    teachers = [as_file(spec, job.run_folder) for spec in named]
+    teachers = [as_file(_batched(spec, parameters), job.run_folder) for spec in named]
     judge, student = (_optional(job, role) for role in ("judge", "student"))
+    if parameters.get("batch") and not any(one is not None and _is_hosted(one) for one in (*teachers, judge, student)):
+        raise BadInput(
+            "Nobody here answers in batches", "Only providers of hosted models do.", "Ask without batches (--no-batch)."
+        )
     if student is None and _speaks(parameters, "student"):
         raise BadInput("The recipe asks the student", "This run has none.", "Name it, for example with --student NAME.")
     if len(teachers) == 1 and judge is None and student is None:
@@ -65,7 +69,17 @@ def open_speakers(job: Job) -> Teacher:
 
 def _optional(job: Job, role: str) -> TeacherSpec | None:
     spec = job.parameters.get(role)
-    return as_file(TeacherSpec(**spec), job.run_folder) if spec else None
+    return as_file(_batched(TeacherSpec(**spec), job.parameters), job.run_folder) if spec else None
+
+
+def _batched(spec: TeacherSpec, parameters: Mapping[str, Any]) -> TeacherSpec:
+    """The teacher as this run asks it: in batches or not, as the run says, else as it says itself; no trial waits."""
+    wish = False if parameters.get("trial") else parameters.get("batch")
+    return spec if wish is None or not _is_hosted(spec) else replace(spec, options={**spec.options, "batch": wish})
+
+
+def _is_hosted(spec: TeacherSpec) -> bool:
+    return spec.kind in ("openai", "anthropic")
 
 
 def _speaks(parameters: Mapping[str, Any], role: str) -> bool:

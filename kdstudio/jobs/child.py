@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class Job:
         self._began = time.monotonic()
         self._progress_at = 0.0
         self._stage: str | None = None
+        self._reported = Progress()
         self._first_done = 0
         self._first_tokens = 0
 
@@ -86,6 +88,7 @@ class Job:
         moment = time.monotonic()
         if stage != self._stage:
             self._stage, self._first_done, self._first_tokens, self._began = stage, done, tokens, moment
+        self._reported = Progress(done, total, unit)
         if moment - self._progress_at < _PROGRESS_SECONDS and done < total:
             return
         self._progress_at = moment
@@ -94,6 +97,10 @@ class Job:
         rate = (tokens - self._first_tokens) / elapsed if tokens and elapsed > 0.2 else units
         eta = (total - done) / units if units > 0 else None
         self.emit(Progress(done, total, unit, rate, "tokens/s" if tokens else f"{unit}/s", eta, stage))
+
+    def waiting(self, stage: str) -> None:
+        """Report what is waited for, beside the figures that were reported last."""
+        self.emit(replace(self._reported, stage=stage))
 
     def continues(self) -> bool:
         """True to go on. Blocks while paused; False once a stop was asked for: save, and return what there is."""

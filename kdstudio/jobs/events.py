@@ -76,6 +76,7 @@ class Attempt(Event):
 
     `teacher` and `key` name the question, `number` counts its attempts over all processes of the run, `reserved` is
     the most that it can cost in US dollars. An attempt without a `body` or a `settled` event may have been billed.
+    `batch` is the mark of the batch that it belongs to, "" for a question asked by itself.
     """
 
     event: ClassVar[str] = "attempt"
@@ -83,6 +84,7 @@ class Attempt(Event):
     key: str = ""
     number: int = 0
     reserved: float = 0.0
+    batch: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,23 @@ class Failed(Event):
     bad_input: bool = False
 
 
+@dataclass(frozen=True)
+class Batch(Event):
+    """Where a batch of attempts stands, on the disk before the next step is taken; the attempts name it by its `mark`.
+
+    `state`: "planned" (about to be sent; `after` is the newest batch that the provider had before it), "sent" (the
+    provider calls it `id`), "ended" (all that came of it is in the journal), "refused" (the provider does not have it).
+    """
+
+    event: ClassVar[str] = "batch"
+    teacher: str = ""
+    mark: str = ""
+    state: str = "planned"
+    id: str = ""
+    after: str = ""
+    count: int = 0
+
+
 KINDS: dict[str, type[Event]] = {
     kind.event: kind
     for kind in (
@@ -270,6 +289,7 @@ KINDS: dict[str, type[Event]] = {
         Checked,
         Finished,
         Failed,
+        Batch,
     )
 }
 

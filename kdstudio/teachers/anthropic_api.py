@@ -11,6 +11,7 @@ from kdstudio.errors import KnownError
 from kdstudio.models.endpoint import anthropic_url, is_local
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import anthropic_failures as failures
+from kdstudio.teachers.anthropic_batch import AnthropicBatches
 from kdstudio.teachers.anthropic_provider import AnthropicProvider
 from kdstudio.teachers.hosted import HostedTeacher, system_trust
 from kdstudio.teachers.ledger import Ledger
@@ -53,6 +54,9 @@ class AnthropicTeacher(HostedTeacher):
     def _provider(self, most: int) -> AnthropicProvider:
         pictures = self._ledger.project_folder
         return AnthropicProvider(self._client, most, self._spec, self._key, self.notes, pictures)
+
+    def _batches(self, provider: AnthropicProvider) -> AnthropicBatches:
+        return AnthropicBatches(self._client, self._spec, provider.fields)
 
     async def _listed(self, seconds: float) -> list[str]:
         async with self._client() as client:

@@ -29,7 +29,7 @@ from kdstudio.teachers.openai_failures import (
 )
 from kdstudio.teachers.wire import Failure, FailureKind
 
-_STATUSES = {
+STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
     "billing_error": 402,
@@ -49,7 +49,7 @@ def status_of(error: BaseException) -> int:
     """The HTTP status of a failure; for one inside a stream that of its kind, else 0."""
     if isinstance(error, anthropic.APIStatusError):
         return error.status_code
-    return (error.code or _STATUSES.get(error.type, 500)) if isinstance(error, ReportedError) else 0
+    return (error.code or STATUSES.get(error.type, 500)) if isinstance(error, ReportedError) else 0
 
 
 def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:

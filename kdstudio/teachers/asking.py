@@ -95,6 +95,10 @@ class Asking:
                 return failure.partial or Failed(request.key, failure)
             await asyncio.sleep(self._wait(failure, tried))
 
+    def read(self, request: Request, number: int, raw: str) -> Completion:
+        """Read a body that is in the ledger as attempt `number`, and settle it."""
+        return self._read(request, (self._terms.teacher, request.key), number, raw)
+
     async def _try(self, request: Request, question: Question, show: Show | None) -> Completion | TooDear | _Tried:
         attempt = _Attempt(question, most_cost(request, self._terms.price))
         if not await self._ledger.spend.reserve(attempt.reserved):

@@ -18,7 +18,7 @@ from kdstudio.teachers.limits import Limits
 from kdstudio.teachers.prices import price_of
 from kdstudio.teachers.wire import Failure, Provider
 
-TRIES, TIMEOUT_SECONDS = 6, 300.0
+TRIES, TIMEOUT_SECONDS, BATCH_SECONDS = 6, 300.0, 15.0
 LOCAL_AT_ONCE, HOSTED_AT_ONCE = 4, 64
 REACH_HINT = "Check that the server runs, and its URL: for Ollama http://localhost:11434/v1"
 _LOOK_SECONDS, _DRAIN_SECONDS = 0.1, 5.0
@@ -31,7 +31,9 @@ class Manners:
 
     `requests_at_once`: the most in flight (4 on this machine, else 64; fewer while the server is overloaded).
     `requests_per_minute`, `tokens_per_minute`: 0 is no limit. `tries`: attempts for each question.
-    `timeout_seconds`: the longest silence before and within an answer.
+    `timeout_seconds`: the longest silence before and within an answer. `batch`: in batches, answered within a day at a
+    lower price; `batch_requests`: the most in one of them (0: as many as the provider takes); `batch_seconds`: how long
+    questions are gathered after the last one came, and the first wait between two looks at a batch.
     """
 
     requests_at_once: int
@@ -39,6 +41,9 @@ class Manners:
     timeout_seconds: float
     requests_per_minute: float
     tokens_per_minute: float
+    batch: bool = False
+    batch_requests: int = 0
+    batch_seconds: float = BATCH_SECONDS
 
     def limits(self) -> Limits:
         """A gate for one event loop."""
@@ -58,6 +63,9 @@ def manners_of(spec: TeacherSpec) -> Manners:
         _option(spec, "timeout_seconds", TIMEOUT_SECONDS),
         _option(spec, "requests_per_minute", 500) if "requests_per_minute" in spec.options else 0.0,
         _option(spec, "tokens_per_minute", 200_000) if "tokens_per_minute" in spec.options else 0.0,
+        bool(spec.options.get("batch")),
+        int(_option(spec, "batch_requests", 1000)) if "batch_requests" in spec.options else 0,
+        _option(spec, "batch_seconds", BATCH_SECONDS),
     )
 
 

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 from kdstudio.errors import KnownError
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Capabilities, Completion, Request
+from kdstudio.teachers.batch_wire import BatchDialect
+from kdstudio.teachers.batching import BatchConversation
 from kdstudio.teachers.conversing import Conversation, OnText, gave_up, manners_of, terms_of
-from kdstudio.teachers.ledger import Ledger, NoLedger
+from kdstudio.teachers.ledger import JournalLedger, Ledger, NoLedger
 from kdstudio.teachers.signals import SparseSignal
 from kdstudio.teachers.wire import Failure, Provider
 
@@ -53,6 +55,10 @@ class HostedTeacher(ABC):
         """The dialect, over at most so many clients."""
 
     @abstractmethod
+    def _batches(self, provider: Any) -> BatchDialect:
+        """The dialect's batches, of what this provider of its would send."""
+
+    @abstractmethod
     def _listed(self, seconds: float) -> Awaitable[list[str]]:
         """Ask for the models."""
 
@@ -76,9 +82,14 @@ class HostedTeacher(ABC):
         """As `base.Teacher.generate`; `requests` is read in the caller's thread. `on_text(key, piece)` gets new text.
 
         Raises `KnownError` as soon as no further request could succeed: a refused key, an unknown model, a server that
-        cannot be reached or keeps failing.
+        cannot be reached or keeps failing. With the option `batch`, a run's questions are asked in batches.
         """
         provider = self._provider(-(-self._manners.requests_at_once // _CONNECTIONS))
+        if self._manners.batch and isinstance(self._ledger, JournalLedger):
+            dialect = self._batches(provider)
+            batches = BatchConversation(dialect, provider, self._terms, self._manners, self._ledger, self.notes)
+            yield from batches.answers(requests, stop=stop)
+            return
         conversation = Conversation(provider, self._terms, self._manners, self._ledger, self.notes)
         yield from conversation.answers(requests, stop=stop, on_text=on_text)
 

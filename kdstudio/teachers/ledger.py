@@ -10,11 +10,14 @@ import asyncio
 import time
 import weakref
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.jobs.events import Attempt, Body, Metric, Settled
+from kdstudio.jobs.events import Attempt, Batch, Body, Event, Metric, Settled, now
+from kdstudio.teachers.batch_book import BatchBook
+from kdstudio.teachers.batch_wire import OpenBatch
 from kdstudio.teachers.bodies import pieces, whole
 from kdstudio.teachers.group_commit import GroupCommit
 from kdstudio.teachers.prices import in_words
@@ -108,8 +111,11 @@ class JournalLedger:
         self._unread: dict[Question, tuple[int, list[Body]]] = {}
         self._teachers: set[str] = set()
         self._settled, self._metric_at, self._at_ceiling = 0, 0.0, False
+        self._batches = BatchBook()
         self.spend = Spend(_ceiling(job), self._replay())
         self._commit = GroupCommit(lambda events: job.emit_all(events, durable=True))
+        for question, number in self._batches.never_sent():
+            self.settle(question, number, None)
 
     def _replay(self) -> float:
         """What is spent already: what answers cost, and the reservations of all others that were not refused."""
@@ -117,6 +123,7 @@ class JournalLedger:
         parts: defaultdict[tuple[Question, int], list[Body]] = defaultdict(list)
         for line in self._job.earlier():
             event = line.event
+            self._batches.read(line)
             if isinstance(event, Attempt | Body | Settled):
                 place = (event.teacher, event.key), event.number
                 if isinstance(event, Attempt):
@@ -127,6 +134,8 @@ class JournalLedger:
                     held.pop(place, None)
                     self._count(event)
                     spent += event.cost
+                    if event.outcome == "refused" and self._unread.get(place[0], (0,))[0] == event.number:
+                        del self._unread[place[0]]  # a batch's line that said so
                 else:
                     parts[place].append(event)
                     if len(parts[place]) == event.parts:
@@ -171,6 +180,7 @@ class JournalLedger:
         """As `Ledger.settle`. A body of an earlier process takes the place of its reservation in what is spent."""
         self._unread.pop(question, None)
         self._open.pop((question, number), None)
+        self._batches.resolved((question, number))
         if (held := self._held.pop((question, number), None)) is not None:
             self.spend.correct((answered.completion.cost if answered else 0.0) - held)
         event = _settled(question, number, answered)
@@ -178,6 +188,43 @@ class JournalLedger:
         self._job.emit_all([event])
         if time.monotonic() - self._metric_at >= _METRIC_SECONDS:
             self._say_spend()
+
+    def batches(self, teacher: str) -> list[OpenBatch]:
+        """A teacher's batches that are on their way."""
+        return self._batches.open(teacher)
+
+    def next_number(self, question: Question) -> int:
+        """The number of an attempt that is about to be planned."""
+        self._numbers[question] += 1
+        return self._numbers[question]
+
+    def plan(self, batch: OpenBatch, reserved: Mapping[Question, float]) -> None:
+        """Write all attempts of a batch, and that it is about to be sent; waits for the disk. Raises `KnownError`."""
+        attempts = [Attempt(*one, number, reserved[one], batch.mark) for one, number in batch.numbers.items()]
+        batch.since = now()
+        self._batches.add(batch)
+        for attempt in attempts:
+            self._open[(attempt.teacher, attempt.key), attempt.number] = attempt.reserved
+        self._job.emit_all([*attempts, _standing(batch, "planned")], durable=True)
+
+    def note(self, batch: OpenBatch, state: str) -> None:
+        """Write where a batch stands and wait for the disk: "sent", "ended" or "refused". Raises `KnownError`."""
+        self._job.emit_all([_standing(batch, state)], durable=True)
+        if state != "sent":
+            self._batches.ended(batch.mark)
+
+    def keep_all(self, bodies: Sequence[tuple[Question, int, str]]) -> None:
+        """Write raw bodies and wait for the disk, once for all; `body` has them from now on. Raises `KnownError`."""
+        written = {(question, number): pieces(question, number, raw) for question, number, raw in bodies}
+        self._job.emit_all([piece for parts in written.values() for piece in parts], durable=True)
+        for (question, number), parts in written.items():
+            if self._open.pop((question, number), None) is not None:  # others are no question's
+                self._unread[question] = number, parts
+                self._batches.resolved((question, number))
+
+    def waiting(self, words: str) -> None:
+        """Say in the run's progress what is waited for."""
+        self._job.waiting(words)
 
     def ceiling_reached(self, least: float) -> None:
         """As `Ledger.ceiling_reached`: say it once, and let the job stop as a person would stop it."""
@@ -198,8 +245,10 @@ class JournalLedger:
         if not self._numbers:
             return {}
         self._say_spend()
-        keys = sorted({key for (_, key), _ in self._open})
-        count, dollars = len(self._open), sum(self._open.values())
+        away = self._away()
+        lost = {place: reserved for place, reserved in self._open.items() if place not in away}
+        keys = sorted({key for (_, key), _ in lost})
+        count, dollars = len(lost), sum(lost.values())
         if count:
             named = ", ".join(keys[:_KEYS_NAMED]) + (" and others" if len(keys) > _KEYS_NAMED else "")
             self._job.warn(
@@ -209,7 +258,21 @@ class JournalLedger:
             )
         listed = {"count": count, "dollars": round(dollars, 6), "keys": keys[:_KEYS_LISTED]}
         result: dict[str, Any] = {"spend": round(self.spend.spent, 6), "possibly_billed": listed}
+        result |= {"at_provider": len(away)} if away else {}
         return {**result, "ceiling_reached": True} if self._at_ceiling else result
+
+    def _away(self) -> set[tuple[Question, int]]:
+        """Attempts in batches that the provider goes on with after the run's end; says so."""
+        batches = self._batches.open()
+        away = {(one, batch.numbers[one]) for batch in batches for one in batch.left}
+        if away:
+            named = ", ".join(batch.id or "one whose name is looked for" for batch in batches)
+            self._job.warn(
+                f"{len(away):,} {'question is' if len(away) == 1 else 'questions are'} still with the provider",
+                f"The provider goes on with {'batch' if len(batches) == 1 else 'batches'} {named}, and bills it.",
+                "Resume the run to fetch the answers: nothing is asked twice.",
+            )
+        return away
 
     def _say_spend(self) -> None:
         self._metric_at = time.monotonic()
@@ -229,6 +292,10 @@ def _settled(question: Question, number: int, answered: Answered | None) -> Sett
         completion.tokens,
         round(completion.cost, 9),
     )
+
+
+def _standing(batch: OpenBatch, state: str) -> Event:
+    return Batch(batch.teacher, batch.mark, state, batch.id, batch.after, len(batch.numbers))
 
 
 def _ceiling(job: Job) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import Any, ClassVar
 
 import openai
@@ -13,6 +15,7 @@ from kdstudio.teachers import openai_failures as failures
 from kdstudio.teachers.base import Capabilities
 from kdstudio.teachers.hosted import HostedTeacher, system_trust
 from kdstudio.teachers.ledger import Ledger
+from kdstudio.teachers.openai_batch import OpenAIBatches
 from kdstudio.teachers.openai_provider import OpenAIProvider
 from kdstudio.teachers.wire import Failure
 
@@ -38,19 +41,22 @@ class OpenAITeacher(HostedTeacher):
     def _client(self) -> openai.AsyncOpenAI:
         """A client without retries of its own. A server on this machine is never asked through a proxy."""
         seconds, connecting = self._patience
-        local = is_local(self._url)
-        direct = openai.DefaultAsyncHttpxClient(trust_env=False, verify=system_trust()) if local else None
+        options: dict[str, Any] = {"trust_env": False, "verify": system_trust()} if is_local(self._url) else {}
         return openai.AsyncOpenAI(
             base_url=self._url,
             api_key=self._key or "none",
             max_retries=0,
             timeout=openai.Timeout(seconds, connect=connecting),
-            http_client=direct,
+            http_client=carrier()(**options),
         )
 
     def _provider(self, most: int) -> OpenAIProvider:
         pictures = self._ledger.project_folder
-        return OpenAIProvider(self._client, most, self._spec, self._key, self.notes, pictures)
+        clients = most if carrier() is openai.DefaultAsyncHttpxClient else 1  # aiohttp's pool finds a place at once
+        return OpenAIProvider(self._client, clients, self._spec, self._key, self.notes, pictures)
+
+    def _batches(self, provider: OpenAIProvider) -> OpenAIBatches:
+        return OpenAIBatches(self._client, self._spec, provider.fields)
 
     async def _listed(self, seconds: float) -> list[str]:
         async with self._client() as client:
@@ -62,3 +68,9 @@ class OpenAITeacher(HostedTeacher):
 
     def _failure(self, error: BaseException) -> Failure:
         return failures.failure_of(error, self._spec, self._key)
+
+
+@functools.cache
+def carrier() -> type[openai.DefaultAsyncHttpxClient]:
+    """The SDK's transport: aiohttp where it is installed, which takes the processor half as long as httpx."""
+    return openai.DefaultAioHttpClient if importlib.util.find_spec("aiohttp") else openai.DefaultAsyncHttpxClient

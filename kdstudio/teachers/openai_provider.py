@@ -56,7 +56,7 @@ class OpenAIProvider:
             model=self._spec.model,
             messages=(),
             stream=True,
-            extra_body={"messages": messages, **self._parameters(sampling), **self._extra(sampling)},
+            extra_body=self.fields(request),
             extra_headers={"X-Client-Request-Id": name},
         )
         async with call as response:
@@ -66,6 +66,13 @@ class OpenAIProvider:
             if "json" in kind:  # a server that does not stream
                 return whole_body((await response.read()).decode("utf-8", "replace"))
             return await heard_body(response.iter_bytes(), request.key, Heard, show)
+
+    def fields(self, request: Request) -> dict[str, Any]:
+        """The request's own fields beside model and stream. Raises `BadInput` for a picture that cannot be sent."""
+        sampling, messages = request.sampling, with_data_urls(request.messages, self._pictures)
+        if not self._spec.options.get("images", True):
+            refuse_pictures(messages)
+        return {"messages": messages, **self._parameters(sampling), **self._extra(sampling)}
 
     def read(self, raw: str, request: Request) -> Answered:
         """As `Provider.read`."""

@@ -10,7 +10,7 @@ import math
 import statistics
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib import resources
 from typing import Any
@@ -28,7 +28,10 @@ _MILLION = 1e6
 
 
 class Price(BaseModel):
-    """US dollars for a million tokens. `cached`: for prompt tokens that the provider had cached (else as `input`)."""
+    """US dollars for a million tokens. `cached`: for prompt tokens that the provider had cached (else as `input`).
+
+    `batch`: the share of all three that is paid for what is asked in a batch; None where it is not known.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,6 +39,13 @@ class Price(BaseModel):
     input: float = Field(ge=0, allow_inf_nan=False)
     output: float = Field(ge=0, allow_inf_nan=False)
     cached: float | None = Field(None, ge=0, allow_inf_nan=False)
+    batch: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+
+    def in_batch(self) -> Price:
+        """The price of what is asked in a batch; the full one where no other is known."""
+        share = 1.0 if self.batch is None else self.batch
+        cached = None if self.cached is None else self.cached * share
+        return Price(pattern=self.pattern, input=self.input * share, output=self.output * share, cached=cached)
 
     def cost(self, prompt_tokens: int, tokens: int, cached_tokens: int = 0) -> float:
         """US dollars for one answer; `cached_tokens` are part of `prompt_tokens`."""
@@ -92,12 +102,13 @@ def own() -> PriceList:
 def price_of(spec: TeacherSpec) -> Price | None:
     """What a teacher costs: its `price` option, the person's own list, the shipped one; free on this machine.
 
+    Where a price of the person's own does not say what a batch costs, the shipped one's share counts.
     None: it is not known. Raises `BadInput` for an option or a list that cannot be read.
     """
     given: Any = spec.options.get("price")
     if isinstance(given, Mapping):
         try:
-            return Price.model_validate(dict(given))
+            return _with_batch(Price.model_validate(dict(given)), spec)
         except ValidationError as error:
             raise _no_price(spec, given) from error
     if given is not None:
@@ -107,7 +118,12 @@ def price_of(spec: TeacherSpec) -> Price | None:
     found = own().find(spec.model)
     if found is None and spec.url and is_local(spec.url):
         return FREE
-    return found or shipped().find(spec.model)
+    return _with_batch(found, spec) if found else shipped().find(spec.model)
+
+
+def _with_batch(price: Price, spec: TeacherSpec) -> Price:
+    listed = shipped().find(spec.model) if price.batch is None and spec.kind in ("openai", "anthropic") else None
+    return price.model_copy(update={"batch": listed.batch}) if listed else price
 
 
 def _no_price(spec: TeacherSpec, given: Any) -> BadInput:
@@ -131,6 +147,11 @@ class Forecast:
     mean: float
     low: float
     high: float
+
+    def with_more(self, dollars: float) -> Forecast:
+        """The same, where the sample cost so much more than the rest will."""
+        more = {name: getattr(self, name) + dollars for name in ("spent", "mean", "low", "high")}
+        return replace(self, **more)
 
     def __str__(self) -> str:
         return (

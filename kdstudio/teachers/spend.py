@@ -32,15 +32,26 @@ class Spend:
     async def reserve(self, amount: float) -> bool:
         """Hold an amount, waiting for what is under way to cost less than it may; False: the ceiling is reached."""
         while True:
-            with self._lock:
-                fits = not self.ceiling or self._spent + self._reserved + amount <= self.ceiling
-                if fits:
-                    self._reserved += amount
-                    self._held += 1
-                    return True
-                if not self._held:
-                    return False
+            held = self._held
+            if self.reserve_now(amount):
+                return True
+            if not held:
+                return False
             await asyncio.sleep(_LOOK_SECONDS)
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything is under way, which may cost less than it may."""
+        return self._held > 0
+
+    def reserve_now(self, amount: float) -> bool:
+        """Hold an amount if it fits below the ceiling as things stand."""
+        with self._lock:
+            fits = not self.ceiling or self._spent + self._reserved + amount <= self.ceiling
+            if fits:
+                self._reserved += amount
+                self._held += 1
+            return fits
 
     def settle(self, reserved: float, cost: float) -> float:
         """Let a reservation go and count what it cost instead; returns what is spent in all."""
