@@ -18,6 +18,7 @@ import tomlkit
 from pydantic import Field, ValidationError, model_validator
 
 from kdstudio.catalogue.columns import check_columns
+from kdstudio.catalogue.coverage import Claim
 from kdstudio.catalogue.elicitation import ExampleTable, InputTable, ParameterTable
 from kdstudio.catalogue.rounds import (
     AcceptTable,
@@ -281,6 +282,14 @@ def shipped_training_recipes() -> dict[str, TrainingRecipe]:
 def shipped_rounds_recipes() -> dict[str, RoundsRecipe]:
     """The recipes with rounds that come with the program, by id."""
     return _shipped("rounds", RoundsRecipe)
+
+
+def claims() -> list[Claim]:
+    """What of the survey's catalogue the shipped recipes say that they cover."""
+    headers: list[tuple[str, RecipeHeader]] = [("elicit", recipe.recipe) for recipe in shipped_recipes().values()]
+    headers += [("train", recipe.recipe) for recipe in shipped_training_recipes().values()]
+    headers += [("rounds", recipe.recipe) for recipe in shipped_rounds_recipes().values()]
+    return [Claim(verb, header.id, next(iter(header.references), ""), header.covers) for verb, header in headers]
 
 
 def _shipped(name: str, shape: type[RecipeT]) -> dict[str, RecipeT]:

@@ -27,6 +27,11 @@ from kdstudio.catalogue.templates import expression_template, read_template
 from kdstudio.errors import BadInput
 
 PROMPT_COLUMNS = ("messages", "prompt", "reference", "tags")
+# What a row is given; a tag of that name would be taken for the column. `tags` is no word that anybody tags with.
+_GIVEN = {name for names in START_COLUMNS.values() for name in names} | {"request"}
+# What says which row it is: written over, everything that follows would speak of another one.
+_OWN = ("messages", "prompt", "tags", "round", "number", "document", "path")
+_KEPT = ("provenance", "labels")  # what the program itself keeps with a row
 
 
 def place_of(name: str, steps: Sequence[Step], index: int, lines: Sequence[int] = ()) -> str:
@@ -122,7 +127,24 @@ class _Known:
                     f"Give it the same `when`, or write {name!r} before for every row.",
                 )
         self._check_kind(step)
+        self._check_written(step, writes)
         self._note(step, writes)
+
+    def _check_written(self, step: Step, writes: set[str]) -> None:
+        """A name that stands for something else already is refused, not taken for it."""
+        if taken := sorted(writes & self.parameters):
+            self._refuse(
+                f"it writes {taken[0]!r}, which is a parameter.", "Give the column or the parameter another name."
+            )
+        if isinstance(step, EmitStep):
+            for name in step.tags:
+                if name in _GIVEN - {"tags"} and name in self.columns:
+                    hint = f"Choose another word, or write tags_from = [{name!r}] to tag with what the column holds."
+                    self._refuse(f"the tag {name!r} has the name of a column that every row has.", hint)
+            if kept := sorted({*step.extras} & {*_KEPT}):
+                self._refuse(f"the program keeps {kept[0]!r} with the row by itself.", "Leave it out of `extras`.")
+        elif own := sorted(writes & {*_OWN} & self.columns):
+            self._refuse(f"it writes over {own[0]!r}, which is the row's own.", "Give the new column another name.")
 
     def _note(self, step: Step, writes: set[str]) -> None:
         for name in writes:
@@ -234,7 +256,7 @@ def _making(step: PromptStep | SampleStep | ParseStep | ExpandStep | DrawStep | 
 
 
 def _emitting(step: EmitStep, known: _Known) -> Flow:
-    reads, either, wrote = {*step.extras}, set[str](), set[str]()
+    reads, either, wrote = {*step.extras, *step.tags_from}, set[str](), set[str]()
     match step.kind:
         case "response":
             reads |= {step.text, step.reasoning}

@@ -20,7 +20,12 @@ _FAMILY_TESTS = {
     "ranking": f"{_GOLDEN}ranking.py",
     "reinforcement": f"{_GOLDEN}reinforcement.py",
 }
-_RECIPES = "tests/unit/distillation/test_families.py"
+ELICITING = ("labeling", "expansion", "curation", "feedback", "self_knowledge", "skills", "verticals")
+_VERBS = {
+    "train": ("training recipe", "tests/unit/distillation/test_families.py"),
+    "elicit": ("recipe", "tests/contracts/test_recipes_run.py"),
+    "rounds": ("recipe with rounds", "tests/e2e/test_rounds.py"),
+}
 _STUDENTS = "tests/unit/students/test_build.py"
 _DENSE = "tests/unit/distillation/test_job.py"
 _ALIASES = {"sequence_level": "supervised", "online_preference": "iterative_dpo", "direct_judge_reward": "ai_feedback"}
@@ -71,45 +76,85 @@ _BUILT_IN = {
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a shipped recipe says that it covers: the id of its own name, and those in `covers`.
+
+    `verb`: what runs it (elicit, train, rounds); `reference`: its first paper.
+    """
+
+    verb: str
+    id: str
+    reference: str
+    covers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Covered:
-    """One id of the catalogue: `by` what executes it and `test` shows it; both empty where it is not there yet."""
+    """One id of the catalogue: `by` what executes it and `test` shows it; both empty where it is not there yet.
+
+    `recipes`: the shipped recipes that claim it, as "elicit NAME".
+    """
 
     family: str
     id: str
     by: str = ""
     reference: str = ""
     test: str = ""
+    recipes: tuple[str, ...] = ()
 
 
-def coverage(
-    recipes: Iterable[tuple[str, str]],
-    training: Iterable[tuple[str, str]],
-    rounds: Iterable[tuple[str, str]] = (),
-) -> list[Covered]:
-    """Every id in the catalogue's order. `recipes`, `training`, `rounds`: (id, reference) of the shipped ones."""
-    eliciting, practising, repeating = dict(recipes), dict(training), dict(rounds)
-    return [
-        _covered(family, key, eliciting, practising, repeating) for family, keys in catalogue().items() for key in keys
-    ]
+def coverage(claims: Iterable[Claim]) -> list[Covered]:
+    """Every id in the catalogue's order. `claims`: those of the shipped recipes."""
+    made = list(claims)
+    return [_covered(family, key, made) for family, keys in catalogue().items() for key in keys]
 
 
-def _covered(
-    family: str, key: str, eliciting: dict[str, str], practising: dict[str, str], repeating: dict[str, str]
-) -> Covered:
+def _covered(family: str, key: str, claims: list[Claim]) -> Covered:
+    own = [claim for claim in claims if _claims(claim, family, key)]
+    recipes = tuple(f"{claim.verb} {claim.id}" for claim in own)
     if f"{family}/{key}" in _BUILT_IN:
-        return Covered(family, key, *_BUILT_IN[f"{family}/{key}"])
+        return Covered(family, key, *_BUILT_IN[f"{family}/{key}"], recipes=recipes)
     known = _ALIASES.get(key, key)
     if known in OBJECTIVES:
         entry = OBJECTIVES[known]
         test = f"{_GOLDEN}alignment.py" if known == "byte_aligned" else _FAMILY_TESTS[entry.family]
-        return Covered(family, key, f"objective {known}", entry.reference, test)
-    if known in practising:
-        return Covered(family, key, f"training recipe {known}", practising[known], _RECIPES)
-    if known in eliciting:
-        return Covered(family, key, f"recipe {known}", eliciting[known], "tests/contracts/test_recipes_run.py")
-    if known in repeating:
-        return Covered(family, key, f"recipe with rounds {known}", repeating[known], "tests/e2e/test_rounds.py")
-    return Covered(family, key)
+        return Covered(family, key, f"objective {known}", entry.reference, test, recipes)
+    for verb, (words, test) in _VERBS.items():
+        if claim := next((claim for claim in own if claim.verb == verb), None):
+            return Covered(family, key, f"{words} {claim.id}", claim.reference, test, recipes)
+    return Covered(family, key, recipes=recipes)
+
+
+def _claims(claim: Claim, family: str, key: str) -> bool:
+    """A recipe of elicitation claims no objective by its mere name, nor one of training a way of eliciting."""
+    if key in claim.covers or f"{family}/{key}" in claim.covers:
+        return True
+    return claim.id == _ALIASES.get(key, key) and (
+        claim.verb == "rounds" or (claim.verb == "elicit") == (family in ELICITING)
+    )
+
+
+def faults(claims: Iterable[Claim]) -> list[str]:
+    """What recipes and catalogue say of each other that is not so, in words."""
+    made = list(claims)
+    known = {name for family, keys in catalogue().items() for key in keys for name in (key, f"{family}/{key}")}
+    wrong = [
+        f"{claim.verb} {claim.id} covers {name!r}, which the catalogue does not have"
+        for claim in made
+        for name in claim.covers
+        if name not in known
+    ]
+    eliciting = [(family, key) for family, keys in catalogue().items() if family in ELICITING for key in keys]
+    wrong += [
+        f"{family}/{key} is claimed by no recipe"
+        for family, key in eliciting
+        if not any(_claims(claim, family, key) for claim in made if claim.verb != "train")
+    ]
+    names = {claim.id for claim in made} | {entry.key for entry in OBJECTIVES}
+    wrong += [
+        f"{key} is said to be {name!r}, which does not exist" for key, name in _ALIASES.items() if name not in names
+    ]
+    return wrong + [f"{place} is not in the catalogue" for place in _BUILT_IN if place not in known]
 
 
 def catalogue() -> dict[str, list[str]]:

@@ -246,7 +246,10 @@ class EmitStep(StepParams):
     system: str = Field("", description="For a prompt: column with its system message.")
     messages: str = Field("", description="For a prompt: column with all its messages, in place of `text`.")
     reference: str = Field("", description="For a prompt: column with the right answer.")
-    tags: tuple[str, ...] = Field((), description="For a prompt: its tags; a column's name stands for what it holds.")
+    tags: tuple[str, ...] = Field(
+        (), description="For a prompt: its tags; `tags`, or a column that a step wrote, stands for what it holds."
+    )
+    tags_from: tuple[str, ...] = Field((), description="For a prompt: columns, of any kind, that hold further tags.")
     extras: tuple[str, ...] = Field((), description="Columns that are kept with the row, under their names.")
     candidates: str = Field("candidates", description="For a preference: column with the list of answers.")
     scores: str = Field("scores", description="For a preference: column with a score for each.")

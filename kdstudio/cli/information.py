@@ -20,7 +20,7 @@ from kdstudio.catalogue.objectives import OBJECTIVES
 from kdstudio.cli.output import JsonFlag, show
 from kdstudio.files import free_bytes, readable_bytes
 from kdstudio.models.discovery import find_models, sample_teacher
-from kdstudio.recipe import shipped_recipes, shipped_rounds_recipes, shipped_training_recipes
+from kdstudio.recipe import claims, shipped_recipes, shipped_rounds_recipes, shipped_training_recipes
 from kdstudio.registry import parameters_of
 
 LOCAL_PACKAGES = ("torch", "transformers", "accelerate", "peft", "llama_cpp", "gguf", "safetensors")
@@ -143,12 +143,7 @@ def objectives(json: JsonFlag = False) -> None:
 
 def coverage(json: JsonFlag = False) -> None:
     """The survey's catalogue: what of it this version can do, by what, and which test shows it."""
-    found = survey_coverage(
-        *(
-            [(key, next(iter(recipe.recipe.references), "")) for key, recipe in shipped.items()]
-            for shipped in (shipped_recipes(), shipped_training_recipes(), shipped_rounds_recipes())
-        )
-    )
+    found = survey_coverage(claims())
     there = [entry for entry in found if entry.by]
     families = list(dict.fromkeys(entry.family for entry in found))
     result = {
@@ -174,4 +169,7 @@ def _coverage_lines(found: list[Covered], families: list[str]) -> list[str]:
         for entry in own:
             shown = f"{entry.by}  {entry.reference}  {entry.test}" if entry.by else "not yet"
             lines.append(f"  {entry.id:<26} {shown}")
+            named = entry.by.replace("training recipe", "train").replace("recipe with rounds", "rounds")
+            if others := [name for name in entry.recipes if name != named.replace("recipe", "elicit")]:
+                lines.append(f"  {'':<26} recipes: {', '.join(others)}")
     return [*lines, f"{sum(bool(entry.by) for entry in found)} of {len(found)} covered"]

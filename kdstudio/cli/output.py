@@ -16,6 +16,7 @@ import typer
 from kdstudio import files, settings
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.events import (
+    Body,
     Checked,
     Checkpoint,
     Event,
@@ -93,13 +94,21 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[Project]:
 
 
 def follow(
-    supervisor: Supervisor, project: Project, run_id: str, *, as_json: bool, labels: Mapping[str, Any] | None = None
+    supervisor: Supervisor,
+    project: Project,
+    run_id: str,
+    *,
+    as_json: bool,
+    labels: Mapping[str, Any] | None = None,
+    bodies: bool = False,
 ) -> dict[str, Any]:
     """Show a run until it is over; returns its result. `labels` are added to each JSON line.
 
+    `bodies`: print what servers sent, raw, as JSON too; the journal has it in any case.
+
     Raises `KnownError` or `BadInput` with the job's own words when it failed. Ctrl+C asks it to stop, and waits.
     """
-    said = Saying(labels)
+    said = Saying(labels, bodies=bodies)
     while True:
         try:
             for identity, line in supervisor.poll():
@@ -125,13 +134,15 @@ def follow(
 class Saying:
     """Turns events into JSON lines, or into one progress line that is rewritten on a terminal."""
 
-    def __init__(self, labels: Mapping[str, Any] | None = None) -> None:
-        self._labels = dict(labels or {})
+    def __init__(self, labels: Mapping[str, Any] | None = None, *, bodies: bool = False) -> None:
+        self._labels, self._bodies = dict(labels or {}), bodies
         self._spoke_at = 0.0
         self._open = False
 
     def line(self, line: Line, *, as_json: bool) -> None:
         """Show one event."""
+        if as_json and isinstance(line.event, Body) and not self._bodies:
+            return
         if as_json:
             told = encode(line.event, line.seq, line.t).decode()
             sys.stdout.write(f"{json.dumps({**json.loads(told), **self._labels})}\n" if self._labels else told)

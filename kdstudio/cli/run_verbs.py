@@ -65,6 +65,7 @@ def run_job_in(
     keys: dict[str, str] | None = None,
     detach: bool = False,
     heading: str = "",
+    bodies: bool = False,
 ) -> dict[str, Any]:
     """As `run_job`, in a project that is already open. `heading` is said in place of the title."""
     supervisor = Supervisor(project)
@@ -77,7 +78,7 @@ def run_job_in(
         )
         return {"run": run_id}
     say(f"{heading or title} (run {run_id})")
-    return {"run": run_id, **follow(supervisor, project, run_id, as_json=as_json)}
+    return {"run": run_id, **follow(supervisor, project, run_id, as_json=as_json, bodies=bodies)}
 
 
 def elicit(
@@ -97,6 +98,7 @@ def elicit(
         bool | None, typer.Option("--batch/--no-batch", help="In batches: at the batch price, answered within a day.")
     ] = None,
     trial: Annotated[int, typer.Option(min=0, help="Show what each step does to so many rows; writes nothing.")] = 0,
+    bodies: Annotated[bool, typer.Option("--bodies", help="With --json: what servers sent, raw, as well.")] = False,
     set_: Settings = None,
     detach: Detach = False,
     json: JsonFlag = False,
@@ -121,6 +123,7 @@ def elicit(
             title=f"{chosen.recipe.title} by {names_of(asked)}",
             keys=keys,
             detach=detach and not forecast,
+            bodies=bodies,
         )
         if forecast:
             found = foretold(target, result, rows, batch_shares(in_batches))

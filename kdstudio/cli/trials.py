@@ -20,7 +20,7 @@ def trial_in_words(project: Project, run_id: str) -> str:
 
 
 def _lines(traced: Traced) -> list[str]:
-    head = f"  {traced.step + 1:>2} {traced.type:<12}"
+    head = f"  {traced.step + 1 or '':>2} {traced.type:<12}"
     wrote = [f"{name} = {_short(value)}" for name, value in traced.columns.items()]
     fell = [f"fell: {_short(traced.reason)}"] if traced.reason else []
     nothing = ["passed by: its `when` is false here"] if traced.by else ["-"]

@@ -130,8 +130,8 @@ def _messages(step: EmitStep, passage: Passage) -> list[dict[str, Any]]:
 def _tags(step: EmitStep, passage: Passage) -> list[str]:
     """The step's words; a column's name stands for what it holds. A tag is one word."""
     tags: list[str] = []
-    for name in step.tags:
-        value = passage.columns.get(name, name)
+    named = [passage.columns.get(name, name) for name in step.tags]
+    for value in [*named, *(passage.columns.get(name, "") for name in step.tags_from)]:
         tags += ["_".join(str(entry).split()) for entry in (value if isinstance(value, list) else [value])]
     return list(dict.fromkeys(tag for tag in tags if tag))
 

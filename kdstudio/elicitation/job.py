@@ -17,13 +17,14 @@ from kdstudio.elicitation.judged import run_here
 from kdstudio.elicitation.passage import PYTHON
 from kdstudio.elicitation.pipeline import Ask, Fallen, Outcome, Pipeline, Trace, Unasked, Written
 from kdstudio.elicitation.pools import Made, Pools
+from kdstudio.elicitation.reading_notes import ReadingNotes
 from kdstudio.elicitation.roots import Rounds
 from kdstudio.elicitation.setting import asking_everyone, setting_of
 from kdstudio.elicitation.speakers import open_speakers
 from kdstudio.elicitation.trial import digest_of, tried_answers
 from kdstudio.elicitation.values import with_values
 from kdstudio.errors import BugError, KnownError
-from kdstudio.jobs.events import Answer, Dropped, Event, Funnel, Row, Traced
+from kdstudio.jobs.events import Answer, Dropped, Event, Funnel, Row, Traced, Warned
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.project import Project
 from kdstudio.recipe import ElicitationRecipe, recipe_hash, validate_recipe
@@ -63,11 +64,14 @@ def run(job: Job) -> dict[str, Any]:
         recipe = asking_everyone(recipe) if setting.faithful else recipe
         teacher = str(parameters["teacher"]["name"])
         pipeline = Pipeline(recipe, recipe_hash=hash_, teacher=teacher, seed=seed, setting=setting)
-        rounds = Rounds(recipe.step, inputs, pools, project, history.begun)
+        notes = ReadingNotes(job, history.warned)
+        rounds = Rounds(recipe.step, inputs, pools, project, history.begun, notes.read)
         trial = bool(parameters.get("trial"))
         tried = {} if trial else tried_answers(project, job.run_folder, parameters)
         try:
-            return _Elicitation(job, pipeline, rounds, history, tried).run()
+            result = _Elicitation(job, pipeline, rounds, history, tried).run()
+            notes.end()
+            return result
         finally:
             pools.made.close()
 
@@ -79,6 +83,7 @@ class _History:
         self.known: dict[str, Completion] = {}
         self.written: set[str] = set()
         self.dropped: Counter[tuple[int, str, str]] = Counter()
+        self.warned: list[Warned] = []
         for line in job.earlier():
             event: Event = line.event
             if isinstance(event, Answer) and event.finish_reason != "error":
@@ -87,6 +92,8 @@ class _History:
                 self.written.add(str(event.row.get("key")))
             elif isinstance(event, Dropped):
                 self.dropped[event.prompt, event.step, event.reason] += 1
+            elif isinstance(event, Warned):
+                self.warned.append(event)
         self.begun = {key.partition(":")[0] for key in self.known}
 
 

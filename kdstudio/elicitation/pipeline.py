@@ -30,7 +30,7 @@ from kdstudio.elicitation.company import Gathered, together, vote_of
 from kdstudio.elicitation.conditions import Conditions
 from kdstudio.elicitation.emission import Provenance, made_row, written
 from kdstudio.elicitation.flow import check_flow
-from kdstudio.elicitation.funnel import Funnel
+from kdstudio.elicitation.funnel import INPUT, Funnel
 from kdstudio.elicitation.judged import Talk, executing, ranking, scoring, with_rubric
 from kdstudio.elicitation.order import Gates
 from kdstudio.elicitation.passage import (
@@ -117,12 +117,24 @@ class Pipeline:
         }
         return self.start(str(prompt.id), columns, prompt_id=prompt.id)
 
+    def refuse(self, key: str, reason: str, prompt_id: int = 0) -> Iterable[Outcome]:
+        """A row of the input that cannot be used at all, and why."""
+        return self.start(key, {}, prompt_id=prompt_id, reason=reason)
+
     def start(
-        self, key: str, columns: dict[str, Any], *, prompt_id: int = 0, prompt: str = "", reason: str = ""
+        self,
+        key: str,
+        columns: dict[str, Any],
+        *,
+        prompt_id: int = 0,
+        prompt: str = "",
+        reason: str = "",
+        notes: Sequence[str] = (),
     ) -> Iterable[Outcome]:
         """Send a row through the steps up to its first questions; rows must be started in their order.
 
-        `prompt`: the fingerprint of a prompt that this run wrote; `reason`: why it cannot be used at all.
+        `prompt`: the fingerprint of a prompt that this run wrote; `reason`: why it cannot be used at all; `notes`: what
+        a trial shows of how it was read.
         """
         passage = Passage(prompt_id, key, columns, order=(self._roots,), prompt=prompt)
         self._roots += 1
@@ -133,8 +145,10 @@ class Pipeline:
             if "messages" in columns:
                 require_question(columns["messages"])
         except FallenError as error:
-            self._fall(passage, 0, str(error), step="prompt", counted=False)
+            self._fall(passage, INPUT, str(error), unasked_from=0)
         else:
+            if notes and self._setting.trace:
+                self._out.append(Trace(passage.key, INPUT, "input", {"notes": "\n".join(notes)}))
             self._advance(passage, 0)
         return self._drained()
 
@@ -366,26 +380,16 @@ class Pipeline:
             columns = changed(before, passage.columns)
             self._out.append(Trace(passage.key, index, self._steps[index].type, columns, passage.rejected))
 
-    def _fall(
-        self,
-        passage: Passage,
-        index: int,
-        reason: str,
-        *,
-        step: str = "",
-        counted: bool = True,
-        unasked_from: int | None = None,
-    ) -> None:
+    def _fall(self, passage: Passage, index: int, reason: str, *, unasked_from: int | None = None) -> None:
         self._gates.leave(passage)
-        if counted:
-            self.funnel.fell(index, reason)
+        self.funnel.fell(index, reason)
         unasked = self.questions_from(index if unasked_from is None else unasked_from)
-        self._list(passage, index, reason, unasked, step)
+        self._list(passage, index, reason, unasked)
         if self._setting.trace:
-            self._out.append(Trace(passage.key, index, step or self._steps[index].type, {}, reason))
+            self._out.append(Trace(passage.key, index, self.funnel.name(index), {}, reason))
 
-    def _list(self, passage: Passage, index: int, reason: str, unasked: int, step: str = "") -> None:
-        name = step or self._steps[index].type
+    def _list(self, passage: Passage, index: int, reason: str, unasked: int) -> None:
+        name = self.funnel.name(index)
         self._out.append(Fallen(passage.prompt_id, name, reason[:MAXIMUM_REASON], unasked, passage.key))
 
 

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdstudio.catalogue.steps import LoopStep, Step
 from kdstudio.elicitation.inputs import Inputs
-from kdstudio.elicitation.passage import Fallen, Outcome
+from kdstudio.elicitation.passage import Outcome
 from kdstudio.elicitation.pipeline import Pipeline
 from kdstudio.elicitation.pools import Pools
 from kdstudio.errors import BadInput
 from kdstudio.project import Project
 
+if TYPE_CHECKING:
+    from kdstudio.elicitation.documents import Document
+
 _WATCHED = 2_000  # texts of a round that are measured
 
 
 class Rounds:
-    """All rows that one run begins. `begun`: roots whose answers are in the journal; what was begun is gone on with."""
+    """All rows that one run begins. `begun`: roots whose answers are in the journal; what was begun is gone on with.
+
+    `read` hears of each document that was read.
+    """
 
     def __init__(
-        self, steps: Iterable[Step], inputs: Inputs, pools: Pools, project: Project, begun: Iterable[str]
+        self,
+        steps: Iterable[Step],
+        inputs: Inputs,
+        pools: Pools,
+        project: Project,
+        begun: Iterable[str],
+        read: Callable[[Document], None] = lambda _: None,
     ) -> None:
         last = list(steps)[-1]
         self._loop = last if isinstance(last, LoopStep) else None
         self._inputs, self._pools, self._project, self._begun = inputs, pools, project, set(begun)
-        self.round, self._at, self._first_made = 1, 0, 0
+        self.round, self._at, self._first_made, self._read = 1, 0, 0, read
         self._figures: list[Any] = []
         self.ended = ""
 
@@ -107,7 +119,7 @@ class Rounds:
             if prompt.status != "rejected" or str(number) in self._begun:
                 return pipeline.start(self._key(str(number)), self._columns(prompt), prompt_id=number)
             reason = "it was rejected before it was asked"
-        return [Fallen(number, "prompt", reason, pipeline.questions_from(0))]
+        return pipeline.refuse(self._key(str(number)), reason, number)
 
     def _columns(self, prompt: Any) -> dict[str, Any]:
         return {
@@ -123,7 +135,7 @@ class Rounds:
             response = self._project.rows.response(number)
             prompt = self._project.rows.prompt(response.prompt_id)
         except BadInput:
-            return [Fallen(0, "prompt", "it is no longer in the project", pipeline.questions_from(0))]
+            return pipeline.refuse(self._key(f"a{number}"), "it is no longer in the project")
         columns = {
             **self._columns(prompt),
             "response": response.text,
@@ -140,6 +152,7 @@ class Rounds:
             document = read_document(Path(path))
         except BadInput as error:
             reason = f"{Path(path).name}: {error.title}: {error.detail}"
-            return pipeline.start(key, columns, reason=reason)
+            return pipeline.refuse(key, reason)
+        self._read(document)
         columns |= {"document": document, "title": document.title, "text": document.text}
-        return pipeline.start(key, columns)
+        return pipeline.start(key, columns, notes=document.notes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kdstudio.errors import BadInput
-from kdstudio.jobs.events import Answer, Dropped, Funnel, Row
+from kdstudio.jobs.events import Answer, Dropped, Funnel, Row, Warned
 from kdstudio.jobs.journal import read_journal
 
 if TYPE_CHECKING:
@@ -42,13 +42,22 @@ def short_reason(reason: str) -> str:
     return reason.partition(" “")[0][:_REASON_CHARACTERS]
 
 
-def last_funnel(project: Project, run_id: str) -> list[dict[str, Any]]:
-    """The newest counts in a run's journal; for a background task."""
+def run_so_far(project: Project, run_id: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """The newest counts in a run's journal, and what it had to say; for a background task."""
     found: list[dict[str, Any]] = []
+    said: list[str] = []
     for line in read_journal(project.runs_folder / run_id):
         if isinstance(line.event, Funnel):
             found = line.event.steps
-    return found
+        elif isinstance(line.event, Warned):
+            said.append(note_of(line.event))
+    return found, said
+
+
+def note_of(event: Warned) -> str:
+    """What a run says on the way, as one line."""
+    title = event.title.rstrip(".")
+    return " ".join(part for part in (f"{title}.", event.detail, event.hint) if part)
 
 
 def read_fallen(project: Project, run_id: str, step: str, reason: str, listed: frozenset[str]) -> FallenList:

@@ -10,7 +10,7 @@ import pytest
 from kdstudio.jobs.events import Answer, Dropped, Event, Finished, Funnel, Row, Settled, Traced
 from kdstudio.jobs.journal import JournalWriter
 from kdstudio.project import NewPrompt, Project
-from kdstudio.ui.fallen_rows import OTHERS, last_funnel, read_fallen
+from kdstudio.ui.fallen_rows import OTHERS, read_fallen, run_so_far
 from kdstudio.ui.trial_record import TrialRecord, foretell, parent_of, project, readable
 
 
@@ -105,7 +105,7 @@ def test_rows_that_fell_are_found_with_their_answers(tmp_path: Path) -> None:
             writer.write(event)
         writer.close()
         listed = frozenset({"no list", "too short", OTHERS})
-        assert last_funnel(found, run)[0]["entered"] == 4
+        assert run_so_far(found, run)[0][0]["entered"] == 4
         lists = read_fallen(found, run, "parse", "no list", listed)
         assert [row.text for row in lists.rows] == ["first", "prompt 9, which is no longer there"]
         assert [row.answers for row in lists.rows] == [("raw one",), ()]

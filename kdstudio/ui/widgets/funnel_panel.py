@@ -9,17 +9,18 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QFrame, QScrollArea, QWidget
 
 from kdstudio.errors import KnownError
-from kdstudio.jobs.events import Funnel
-from kdstudio.ui.fallen_rows import last_funnel
+from kdstudio.jobs.events import Funnel, Warned
+from kdstudio.ui.fallen_rows import note_of, run_so_far
 from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.buttons import button, tool_button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.funnel_view import LINE_HEIGHT, FunnelView
-from kdstudio.ui.widgets.labels import ElidedLabel
+from kdstudio.ui.widgets.labels import ElidedLabel, label
 from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.wording import progress_words
 
+_MOST_NOTES, _MOST_TIPS = 3, 40
 _LEAST_HEIGHT, _MOST_HEIGHT, _SHARE = 3 * LINE_HEIGHT, 9 * LINE_HEIGHT, 0.22
 
 
@@ -51,6 +52,10 @@ class FunnelPanel(Card):
             self.header.addWidget(widget, stretch)
         self.header.addWidget(tool_button("x", "Close the funnel", name="data_funnel_close", clicked=self.close_run))
         self.body.addWidget(self.area)
+        self.notes: list[str] = []
+        self.said = label("", "warn", wrap=True, name="data_funnel_notes", selectable=True)
+        self.said.hide()
+        self.body.addWidget(self.said)
         self.view.reason_chosen.connect(self._list)
         session.events.connect(self._heard)
         session.run_changed.connect(self._moved)
@@ -70,11 +75,13 @@ class FunnelPanel(Card):
             return
         self.run_id = run_id
         self.view.clear()
+        self.notes = []
+        self._say()
         self._fit()
         self.show()
         self._moved(run_id)
-        task = background(last_funnel, project, run_id, owner=self)
-        task.done.connect(lambda steps: self._read(run_id, steps))
+        task = background(run_so_far, project, run_id, owner=self)
+        task.done.connect(lambda found: self._read(run_id, *found))
         task.failed.connect(self.failed)
 
     def close_run(self) -> None:
@@ -82,13 +89,28 @@ class FunnelPanel(Card):
         self.run_id = ""
         self.hide()
 
-    def _read(self, run_id: str, steps: list[dict[str, Any]]) -> None:
-        if run_id == self.run_id and steps and not self.view.steps:
+    def _read(self, run_id: str, steps: list[dict[str, Any]], notes: list[str]) -> None:
+        if run_id != self.run_id:
+            return
+        self.notes = list(dict.fromkeys([*notes, *self.notes]))
+        self._say()
+        if steps and not self.view.steps:
             self._show(steps)
+
+    def _say(self) -> None:
+        """What the run said on the way: the newest in view, all of them in the tip."""
+        shown = self.notes[-_MOST_NOTES:]
+        more = f"and {len(self.notes) - len(shown):,} more: point here\n" if len(self.notes) > len(shown) else ""
+        self.said.setText(more + "\n".join(shown))
+        self.said.setToolTip("\n".join(self.notes[-_MOST_TIPS:]) if more else "")
+        self.said.setVisible(bool(shown))
 
     def _heard(self, run_id: str, lines: list[Any]) -> None:
         if run_id != self.run_id:
             return
+        if said := [note_of(line.event) for line in lines if isinstance(line.event, Warned)]:
+            self.notes = list(dict.fromkeys([*self.notes, *said]))
+            self._say()
         found = [line.event.steps for line in lines if isinstance(line.event, Funnel)]
         if found:
             self._show(found[-1])

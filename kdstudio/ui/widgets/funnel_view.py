@@ -59,9 +59,9 @@ class FunnelBar(QWidget):
 class _StepLine:
     """The widgets of one step."""
 
-    def __init__(self, grid: QGridLayout, index: int, type_: str) -> None:
+    def __init__(self, grid: QGridLayout, index: int, step: int, type_: str) -> None:
         self.index, self.type = index, type_
-        self.name = label(f"{index + 1}  {type_}", "small")
+        self.name = label(f"{step + 1}  {type_}" if step >= 0 else type_, "small")
         self.bar = FunnelBar()
         self.bar.setMinimumWidth(70)
         self.figures: QLabel = label("", "small", name=f"funnel_figures_{index}")
@@ -149,7 +149,9 @@ class FunnelView(QWidget):
         """Show counts; the same run's later ones move the bars."""
         if [step["type"] for step in steps] != [line.type for line in self.lines]:
             self.clear()
-            self.lines = [_StepLine(self._grid, int(step["step"]), str(step["type"])) for step in steps]
+            self.lines = [
+                _StepLine(self._grid, place, int(step["step"]), str(step["type"])) for place, step in enumerate(steps)
+            ]
         self.steps = steps
         most = max([1, *(int(step["entered"]) for step in steps)])
         for line, step in zip(self.lines, steps, strict=True):

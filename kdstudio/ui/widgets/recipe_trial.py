@@ -33,7 +33,8 @@ class TraceBlock(Card):
     """One step's work on one row."""
 
     def __init__(self, trace: Traced, before: dict[str, str], flow: StepFlow | None, among: str) -> None:
-        super().__init__(f"{trace.step + 1}  {trace.type}", name=f"trace_{trace.step}", margin=10)
+        head = f"{trace.step + 1}  {trace.type}" if trace.step >= 0 else trace.type
+        super().__init__(head, name=f"trace_{trace.step}", margin=10)
         self.place = (trace.key, trace.step)
         self.body.setSpacing(6)
         if among:
@@ -201,7 +202,7 @@ class TrialView(QWidget):
         self._clear()
         several = {trace.key for trace in traces}
         for place, trace in enumerate(traces):
-            flow = self._flows[trace.step] if trace.step < len(self._flows) else None
+            flow = self._flows[trace.step] if 0 <= trace.step < len(self._flows) else None
             block = TraceBlock(trace, self.record.values_before(trace), flow, _among(trace.key, several))
             self.blocks.append(block)
             self._list.insertWidget(place + 1, block)

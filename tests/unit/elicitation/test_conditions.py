@@ -50,7 +50,7 @@ def funnel(folder: Path) -> list[dict[str, Any]]:
 def agrees(folder: Path) -> bool:
     """Whether what the funnel counts as fallen is what the table and the list of fallen rows show."""
     counted = sum(sum(step["fell"].values()) for step in funnel(folder))
-    listed = [drop for drop in events(folder, Dropped) if drop.step != "prompt"]
+    listed = events(folder, Dropped)
     rejected = {
         (str(row.row["key"]).split(":")[0], row.row["reason"])
         for row in events(folder, Row)

@@ -102,7 +102,7 @@ def test_what_cannot_be_asked_falls_with_its_reason_and_the_rest_goes_on(tmp_pat
     with new_project(tmp_path, ["fine", " ", "far too long for this teacher", "fails", "last"]) as project:
         folder = new_run(project, {"context_tokens": 3, "errors": {"fails": "out of words"}})
         assert attempt(folder)["rows"] == 2
-        assert [(number, step) for number, step, _ in drops(folder)] == [(2, "prompt"), (3, "sample"), (4, "sample")]
+        assert [(number, step) for number, step, _ in drops(folder)] == [(2, "input"), (3, "sample"), (4, "sample")]
         reasons = [reason for _, _, reason in drops(folder)]
         assert "empty" in reasons[0]
         assert "does not fit" in reasons[1]
@@ -197,7 +197,7 @@ def test_the_prompts_of_a_run_are_chosen_once(tmp_path: Path) -> None:
         project.rows.set_status("prompt", [1, 2], "rejected", "dull")
         result = attempt(folder)
         assert [row["prompt_id"] for row in rows(folder)] == [1, 3]
-        assert drops(folder) == [(2, "prompt", "it was rejected before it was asked")]
+        assert drops(folder) == [(2, "input", "it was rejected before it was asked")]
         assert (result["rows"], result["dropped"]) == (2, 1)
 
 

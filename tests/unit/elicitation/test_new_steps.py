@@ -17,6 +17,9 @@ from tests.unit.elicitation.runs import asked, attempt, drops, lines, new_projec
 SAMPLE, PARSE, EMIT = '[[step]]\ntype="sample"\n', '[[step]]\ntype="parse"\n', '[[step]]\ntype="emit"\n'
 
 
+ANSWERED = SAMPLE + PARSE + '[[step]]\ntype="emit"\nkind="prompt"\ntext="response"\n'
+
+
 def recipe_of(steps: str, before: str = "") -> ElicitationRecipe:
     return parse_recipe(f'version = 1\n[recipe]\nid = "mine"\ntitle = "Mine"\n{before}\n{steps}', ElicitationRecipe)
 
@@ -117,7 +120,7 @@ def test_documents_become_grounded_questions_with_their_passage(tmp_path: Path) 
         assert response.extras["passage"] == place
         assert response.text == f"What of {prompt.text}"
         assert [(step, reason.partition(":")[0]) for _, step, reason in drops(last_run(project))] == [
-            ("prompt", "b.pdf")
+            ("input", "b.pdf")
         ]
 
 
@@ -339,6 +342,11 @@ def test_a_trial_writes_nothing_shows_everything_and_is_not_paid_twice(tmp_path:
         (SAMPLE + '[[step]]\ntype="parse"\nformat="choice"\n' + EMIT, "", "no choices"),
         ('[[step]]\ntype="sample"\ngrammar="x"\nchoices=["a"]\n' + PARSE + EMIT, "", "only one of"),
         (SAMPLE + PARSE + '[[step]]\ntype="sing"\n' + EMIT, "", "sing"),
+        (ANSWERED + 'tags=["tags", "reference"]\n', "", "the tag 'reference' has the name of a column"),
+        (ANSWERED + 'tags_from=["nobody"]\n', "", "reads 'nobody'"),
+        (SAMPLE + 'into="labels"\n' + EMIT + 'text="labels"\nextras=["labels"]\n', "", "keeps 'labels' with the row"),
+        (SAMPLE + 'into="prompt"\n' + PARSE + EMIT, "", "writes over 'prompt'"),
+        (SAMPLE + 'into="tone"\n' + PARSE + EMIT, '[parameters.tone]\nhelp="x"\n', "'tone', which is a parameter"),
         ('[[step]]\ntype="prompt"\nuser="{% include \'/etc/passwd\' %}"\n' + SAMPLE + PARSE + EMIT, "", "other files"),
     ],
 )
@@ -347,6 +355,15 @@ def test_a_recipe_that_makes_no_sense_is_refused_with_its_line(steps: str, befor
         recipe_of(steps, before)
     assert words in caught.value.detail
     assert "line" in caught.value.detail or "must be of type" in words or "last" in words
+
+
+def test_a_tag_is_a_word_a_column_of_the_recipes_own_or_named_as_a_column(tmp_path: Path) -> None:
+    tags = 'tags=["tags", "reference_work", "kind"]\ntags_from=["reference", "kind"]\n'
+    kind = '[[step]]\ntype="prompt"\ntext="a question"\ninto="kind"\n'
+    with new_project(tmp_path, []) as project:
+        project.rows.add_prompts([NewPrompt([{"role": "user", "content": "Go"}], ["easy"], "forty two")])
+        (row,) = run(project, {}, kind + ANSWERED + tags)
+        assert row.row["tags"] == ["easy", "reference_work", "a_question", "forty_two"]
 
 
 def test_documents_that_are_not_named_are_asked_for(tmp_path: Path) -> None:

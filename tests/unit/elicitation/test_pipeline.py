@@ -137,7 +137,7 @@ def test_one_answer_can_become_several_rows() -> None:
 
 def test_an_empty_prompt_and_a_rejected_one_are_not_asked() -> None:
     pipeline = pipeline_of('[[step]]\ntype="filter"\ncolumn="prompt"\nmaximum_characters=5\n' + SAMPLE + PARSE + EMIT)
-    assert list(pipeline.begin(prompt_of(" \n"))) == [Fallen(7, "prompt", "the prompt is empty", 1, "7")]
+    assert list(pipeline.begin(prompt_of(" \n"))) == [Fallen(7, "input", "the prompt is empty", 1, "7")]
     unasked, fallen = pipeline.begin(prompt_of("far too long"))
     assert unasked == Unasked(1)
     assert fallen == Fallen(7, "filter", "longer than 5 characters", 0, "7")
