@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kdstudio.ui.session import ACTIVE_STATES
+from kdstudio.ui.widgets.wording import number, plural
 
 if TYPE_CHECKING:
     from kdstudio.project import Project, Run
 
 State = Literal["done", "running", "next", "ready", "blocked"]
+
+
+OPEN = "open"
+"""What a step comes after that needs no more than an open project."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ STEPS: tuple[StepText, ...] = (
         "Get it (93 MB)",
         "Open a project first.",
         "fetch_sample",
-        ("project",),
+        (OPEN,),
     ),
     StepText(
         "ask",
@@ -140,20 +145,20 @@ def _facts(project: Project | None, *, chatted: bool) -> tuple[dict[str, str], d
     """What is done, with a word on it, and the newest running job of each kind."""
     if project is None:
         return {}, {}
-    done: dict[str, str] = {}
+    done = {OPEN: ""}
     counts = project.rows.counts()
-    prompts = sum(number for (kind, _), number in counts.items() if kind == "prompt")
-    responses = sum(number for (kind, _), number in counts.items() if kind == "response")
+    prompts = sum(count for (kind, _), count in counts.items() if kind == "prompt")
+    responses = sum(count for (kind, _), count in counts.items() if kind == "response")
     accepted = counts.get(("response", "accepted"), 0)
     teachers = project.teachers.list()
     if prompts:
-        done["project"] = f"{prompts} prompts in {project.name}"
+        done["project"] = f"{plural(prompts, 'prompt')} in {project.name}"
     if teachers:
         done["teacher"] = teachers[0].spec.name if len(teachers) == 1 else f"{len(teachers)} teachers"
     if responses:
-        done["ask"] = f"{responses} answers"
+        done["ask"] = plural(responses, "answer")
     if accepted:
-        done["review"] = f"{accepted} accepted"
+        done["review"] = f"{number(accepted)} accepted"
     runs = project.runs.list()
     for kind, words in (("train", "Trained"), ("evaluate", "Measured"), ("export", "Exported")):
         finished = [run for run in runs if run.kind == kind and run.state == "finished"]

@@ -33,7 +33,7 @@ def test_without_a_project_only_the_first_step_can_be_done() -> None:
 
 def test_steps_follow_the_project(tmp_path: Path) -> None:
     with Project.create(tmp_path / "Steps.kdstudio") as project:
-        assert states(project) == ["next"] + ["blocked"] * 7
+        assert states(project) == ["next", "ready"] + ["blocked"] * 6
         project.rows.add_prompts([NewPrompt(messages=({"role": "user", "content": "a"},))])
         assert states(project)[:3] == ["done", "next", "blocked"]
         project.teachers.add(TeacherSpec("T", "gguf", path="t.gguf"))

@@ -86,14 +86,16 @@ class ExportPage(Page):
         for control in (self.start, self.stop):
             head.addWidget(control)
         choices, results = self._choices(), self._results()
-        columns = QHBoxLayout()
+        below = QWidget()
+        columns = QHBoxLayout(below)
+        columns.setContentsMargins(0, 0, 0, 0)
         columns.setSpacing(12)
         columns.addWidget(choices, 5)
         columns.addWidget(results, 6)
-        self._parts: list[QWidget] = [choices, results]
+        self._below = below
         self.content.addLayout(head)
         self.content.addWidget(self.empty, 1)
-        self.content.addLayout(columns, 1)
+        self.content.addWidget(below, 1)
 
     def _choices(self) -> QWidget:
         choices = Card("Formats", name="export_formats")
@@ -158,8 +160,7 @@ class ExportPage(Page):
                 self.student.addItem(f"{run.title} · trained {ago(run.created)}", run.id)
         self.student.setCurrentIndex(max(0, self.student.findData(chosen)) if self.student.count() else -1)
         ready = self.student.count() > 0
-        for part in self._parts:
-            part.setVisible(ready)
+        self._below.setVisible(ready)
         self.empty.setVisible(not ready)
         if project is None:
             self._where = "home"

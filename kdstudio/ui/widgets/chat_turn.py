@@ -13,6 +13,7 @@ from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import ElidedLabel, label
 from kdstudio.ui.widgets.markdown_view import MarkdownView
 from kdstudio.ui.widgets.pill import Pill
+from kdstudio.ui.widgets.wording import told
 
 _FLUSH_MILLISECONDS = 50
 _MARKDOWN = re.compile(r"(^```|^#{1,6} |^\s*[-*+] |^\s*\d+\. |^\|.+\||\*\*[^*\n]+\*\*|`[^`\n]+`|^> )", re.MULTILINE)
@@ -100,7 +101,7 @@ class AnswerCard(Card):
         self.finished = True
         self.words.setText("")
         self.view.setVisible(bool(self._text))
-        self.error.setText(" ".join(part for part in (f"{error.title}.", error.detail, error.hint) if part))
+        self.error.setText(told(error))
         self.error.show()
 
 

@@ -24,7 +24,7 @@ from kdstudio.ui.widgets.data_dialog import Sheet
 from kdstudio.ui.widgets.data_generate_trial import TrialPage
 from kdstudio.ui.widgets.recipe_form import RecipeForm
 from kdstudio.ui.widgets.recipe_gallery import RecipeGallery
-from kdstudio.ui.widgets.wording import number, plural
+from kdstudio.ui.widgets.wording import number, plural, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,7 +242,7 @@ class GenerateDialog(Sheet):
         try:
             recipe, teacher = self.form.recipe(), self.form.speakers.parameters()["teacher"]["name"]
         except KnownError as error:
-            self.form.say(f"{error.title}. {error.detail}", fault=True)
+            self.form.say(told(error), fault=True)
             return
         if self._counting is not None:
             self._counting.cancel()
@@ -250,7 +250,7 @@ class GenerateDialog(Sheet):
         wanted = Wanted(recipe, recipe_hash(recipe), teacher, rows["status"], rows["tag"], rows["limit"])
         self._counting = background(count_rows, project, wanted, owner=self)
         self._counting.done.connect(lambda counted: self._show_count(recipe, counted))
-        self._counting.failed.connect(lambda error: self.form.say(f"{error.title}. {error.detail}", fault=True))
+        self._counting.failed.connect(lambda error: self.form.say(told(error), fault=True))
 
     def _ready(self, *, ready: bool) -> None:
         for one in (self.try_, self.skip):

@@ -12,7 +12,7 @@ from kdstudio.files import readable_bytes
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.pill import Pill
-from kdstudio.ui.widgets.wording import duration, number, short_number
+from kdstudio.ui.widgets.wording import duration, number, short_number, told
 
 _WIDTH = 290
 
@@ -82,13 +82,15 @@ class EstimateCard(Card):
         self.verdict.show()
         self.notes.setText("\n".join(estimate.notes))
         self.notes.setVisible(bool(estimate.notes))
+        self.footnote.show()
 
     def show_fault(self, error: KnownError) -> None:
         """Say why nothing can be estimated yet."""
         self._fill([])
         self.verdict.hide()
-        self.notes.setText(f"{error.title}. {error.detail} {error.hint}".strip())
+        self.notes.setText(told(error))
         self.notes.show()
+        self.footnote.hide()
 
     def _fill(self, rows: list[tuple[str, str, str]]) -> None:
         while item := self._grid.takeAt(0):

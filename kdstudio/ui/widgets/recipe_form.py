@@ -27,6 +27,7 @@ from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.recipe_speakers import Speakers
 from kdstudio.ui.widgets.recipe_text import RecipeText
 from kdstudio.ui.widgets.train_disclosure import Disclosure
+from kdstudio.ui.widgets.wording import told
 
 _SIDE_WIDTH = 262
 _STATUSES = {"any": "All but rejected", "accepted": "Accepted", "pending": "Pending"}
@@ -180,7 +181,7 @@ class RecipeForm(QWidget):
             self.as_text.blockSignals(True)
             self.as_text.setChecked(self.stack.currentWidget() is self.text)
             self.as_text.blockSignals(False)
-            self.say(f"{error.title}. {error.detail}", fault=True)
+            self.say(told(error), fault=True)
             return
         if opened:
             self.text.show_text(recipe)

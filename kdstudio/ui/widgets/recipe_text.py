@@ -13,6 +13,7 @@ from kdstudio.recipe import ElicitationRecipe, parse_recipe, to_toml
 from kdstudio.ui.style import mono_font
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.wording import told
 
 _NAME = "recipe.toml"
 
@@ -63,7 +64,7 @@ class RecipeText(QWidget):
         self.changed.emit()
 
     def _show_fault(self, error: KnownError | None) -> None:
-        self.fault.setText(f"{error.title}. {error.detail} {error.hint}" if error is not None else "")
+        self.fault.setText(told(error) if error is not None else "")
         found = re.search(r"line (\d+)", error.detail) if error is not None else None
         self._line = int(found.group(1)) if found else 0
         self.fault.setVisible(error is not None)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kdstudio.errors import KnownError
+
 THIN_SPACE = "\u202f"
 KINDS = {
     "elicit": "Asking the teacher",
@@ -22,6 +24,12 @@ KINDS = {
 def kind_words(kind: str) -> str:
     """What a job of that kind is doing."""
     return KINDS.get(kind, kind.replace("_", " ").capitalize())
+
+
+def told(error: KnownError) -> str:
+    """An error in one run of sentences: its title, what happened, what to do."""
+    parts = (error.title, error.detail, error.hint)
+    return " ".join(part if part[-1] in ".!?…" else f"{part}." for part in map(str.strip, parts) if part)
 
 
 def number(value: float) -> str:
