@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from kdstudio.errors import KnownError
 
 VERSION = 1
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 MAXIMUM_LINE_BYTES = 1 << 20
 
 
@@ -313,12 +314,12 @@ def encode(event: Event, seq: int, t: str | None = None) -> bytes:
 
     Raises `KnownError` when the line would pass `MAXIMUM_LINE_BYTES`.
     """
-    body = dataclasses.asdict(event)
+    body = vars(event)
     if isinstance(event, Finished):
-        body = {**body.pop("result"), "stopped": event.stopped}
+        body = {**dataclasses.asdict(event)["result"], "stopped": event.stopped}
     record = {"v": VERSION, "seq": seq, "t": t or now(), "event": event.event, **body}
     try:
-        data = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        data = _ENCODER.encode(record).encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate in a model's answer: only the escaped form carries it
         data = json.dumps(record).encode() + b"\n"
     if len(data) > MAXIMUM_LINE_BYTES:

@@ -27,6 +27,10 @@ class BackgroundLoop:
         """Begin a coroutine on the loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
+    def soon(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function on the loop."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
     def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Cancel whatever runs, then run a last coroutine (closing a client), and wait a few seconds for both."""
         for last in (_cancel_others(), coroutine):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kdstudio.errors import BadInput, KnownError
@@ -22,6 +24,7 @@ TRIES, TIMEOUT_SECONDS, BATCH_SECONDS = 6, 300.0, 15.0
 LOCAL_AT_ONCE, HOSTED_AT_ONCE = 4, 64
 REACH_HINT = "Check that the server runs, and its URL: for Ollama http://localhost:11434/v1"
 _LOOK_SECONDS, _DRAIN_SECONDS = 0.1, 5.0
+_BEGUN_TOGETHER = 8
 OnText = Callable[[str, str], None]
 
 
@@ -114,6 +117,7 @@ class Conversation:
         self._ledger, self._most = ledger, manners.requests_at_once + manners.requests_at_once // 2
         self._patience = _Patience(manners.requests_at_once)
         self._items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._under_way, self._more = 0, True
         self._too_dear: TooDear | None = None
 
@@ -141,13 +145,21 @@ class Conversation:
             self._ledger.ceiling_reached(self._too_dear.least)
 
     def _begin(self, source: Iterator[Request], watch: StopWatch, loop: BackgroundLoop, *, streams: bool) -> None:
-        """Send off what there is room for."""
+        """Send off what there is room for, several at a time while answers wait: each time wakes the loop."""
+        if self._most - self._under_way < min(_BEGUN_TOGETHER, self._most) and not self._items.empty():
+            return
         while self._more and self._under_way < self._most and watch.may_begin:
-            request = next(source, None)
-            self._more = request is not None
-            if request is not None:
-                loop.submit(self._serve(request, streams=streams))
-                self._under_way += 1
+            requests = list(itertools.islice(source, min(_BEGUN_TOGETHER, self._most - self._under_way)))
+            self._more = bool(requests)
+            self._under_way += len(requests)
+            loop.soon(self._start, requests, streams)
+
+    def _start(self, requests: Sequence[Request], streams: bool) -> None:
+        """On the loop: begin to ask these."""
+        for request in requests:
+            task = asyncio.get_running_loop().create_task(self._serve(request, streams=streams))
+            self._tasks.add(task)  # a loop keeps no hold of its tasks
+            task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, request: Request, *, streams: bool) -> None:
         def show(text: str) -> None:

@@ -164,7 +164,7 @@ class JournalLedger:
         number = self._numbers[question]
         self._open[question, number] = reserved
         try:
-            await asyncio.wrap_future(self._commit.write([Attempt(*question, number, reserved)]))
+            await self._commit.written([Attempt(*question, number, reserved)])
         except asyncio.CancelledError:  # it is perhaps written, but will not be sent
             self._open.pop((question, number), None)
             self._commit.write([_settled(question, number, None)])
@@ -173,7 +173,7 @@ class JournalLedger:
 
     async def keep(self, question: Question, number: int, raw: str) -> None:
         """As `Ledger.keep`."""
-        await asyncio.wrap_future(self._commit.write(pieces(question, number, raw)))
+        await self._commit.written(pieces(question, number, raw))
         self._open.pop((question, number), None)
 
     def settle(self, question: Question, number: int, answered: Answered | None) -> None:

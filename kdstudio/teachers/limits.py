@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -62,7 +63,7 @@ class Limits:
         self._closed: Exception | None = None
         self._requests = Bucket(requests_per_minute, clock)
         self._tokens = Bucket(tokens_per_minute, clock)
-        self._changed = asyncio.Event()
+        self._before_first, self._before_second = _Queue(), _Queue()
 
     @property
     def at_once(self) -> int:
@@ -80,7 +81,7 @@ class Limits:
         Raises what the gate was closed with, as `enter` does.
         """
         while self._closed is None and (seconds := self._wait()) > 0:
-            await self._sleep(seconds)
+            await self._before_first.wait(seconds)
         if self._closed is not None:
             raise self._closed
         self._near += 1
@@ -90,7 +91,7 @@ class Limits:
     async def enter(self) -> float:
         """Wait for a place; returns when it came."""
         while self._closed is None and self._in_flight >= self.at_once:
-            await self._sleep(_LOOK_SECONDS)
+            await self._before_second.wait(_LOOK_SECONDS)
         if self._closed is not None:
             raise self._closed
         self._in_flight += 1
@@ -105,17 +106,18 @@ class Limits:
         elif entered >= self._cut_at:
             self._window, self._starting = max(1.0, self._window * _DECREASE), False
             self._cut_at = self._clock()
-        self._changed.set()
+        self._let_through()
 
     def close(self, error: Exception) -> None:
         """Let nothing more through: whoever comes to a door, or waits before one, gets `error`."""
         self._closed = self._closed or error
-        self._changed.set()
+        for waiting in (self._before_first, self._before_second):
+            waiting.wake(len(waiting))
 
     def withdraw(self) -> None:
         """What approached will not enter."""
         self._near -= 1
-        self._changed.set()
+        self._let_through()
 
     def give_back(self, tokens: float) -> None:
         """Give back the tokens that an answer did not take."""
@@ -125,15 +127,53 @@ class Limits:
         """Begin nothing for so long, at most two minutes: the server said so."""
         self._rests_until = max(self._rests_until, self._clock() + min(LONGEST_REST, seconds))
 
+    def _let_through(self) -> None:
+        """Wake as many as there is room for: if each change woke all, they would take turns at looking."""
+        self._before_second.wake(self.at_once - self._in_flight)
+        self._before_first.wake(self._most_near - self._near)
+
+    @property
+    def _most_near(self) -> int:
+        """How many may be past the first door."""
+        return int(self.at_once * _AHEAD)
+
     def _wait(self) -> float:
-        if self._near >= int(self.at_once * _AHEAD):
+        if self._near >= self._most_near:
             return _LOOK_SECONDS
         rest = self._rests_until - self._clock()
         return max(rest, self._requests.wait(), self._tokens.wait(), 0.0)
 
-    async def _sleep(self, seconds: float) -> None:
-        self._changed.clear()
+
+class _Queue:
+    """Who waits before a door, first come first woken. Each looks again after a while, should nobody wake it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, seconds: float) -> None:
+        """Wait to be woken, at most so long."""
+        loop = asyncio.get_running_loop()
+        place = loop.create_future()
+        self._waiting.append(place)
+        timer = loop.call_later(seconds, _end, place)
         try:
-            await asyncio.wait_for(self._changed.wait(), seconds)
-        except TimeoutError:
-            return
+            await place
+        finally:
+            timer.cancel()
+            if place in self._waiting:
+                self._waiting.remove(place)
+
+    def wake(self, count: int) -> None:
+        """Wake the first so many of those who wait."""
+        while count > 0 and self._waiting:
+            count -= _end(self._waiting.popleft())
+
+
+def _end(place: asyncio.Future[None]) -> bool:
+    """Let a wait end; false if it has ended."""
+    if ended := not place.done():
+        place.set_result(None)
+    return ended

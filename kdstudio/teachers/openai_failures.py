@@ -6,7 +6,7 @@ import contextlib
 import email.utils
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import openai
 
@@ -54,8 +54,15 @@ def is_transport(error: BaseException) -> bool:
     """Whether a failure is the network's. Within a stream the SDK lets its transport's own exceptions through."""
     package = type(error).__module__.partition(".")[0]
     return isinstance(error, openai.APIConnectionError | OSError) or package in (
-        *("httpx", "httpx2", "httpcore", "httpcore2", "h11"),
+        *("httpx", "httpx2", "httpcore", "httpcore2", "h11", "aiohttp"),
     )
+
+
+def is_late(error: BaseException) -> bool:
+    """Whether a failure is that nobody answered in time."""
+    if (lost := _lost(error)) is not None:
+        return isinstance(lost, TimeoutError)
+    return isinstance(error, openai.APITimeoutError) or (is_transport(error) and "Timeout" in type(error).__name__)
 
 
 def is_unreadable(error: BaseException) -> bool:
@@ -117,7 +124,7 @@ def refused_parameter(error: BaseException, sent: set[str]) -> str:
 
 def words_of(error: BaseException, spec: TeacherSpec, key: str) -> str:
     """One line that says what went wrong, without the key."""
-    if isinstance(error, openai.APITimeoutError) or (is_transport(error) and "Timeout" in type(error).__name__):
+    if is_late(error):
         text = f"{spec.url} did not answer in time"
     elif isinstance(error, CutError):
         text = f"{spec.url} broke off in the middle of its answer"
@@ -189,7 +196,7 @@ def failure_of(error: BaseException, spec: TeacherSpec, key: str) -> Failure:
         raise error
     words, fatal = words_of(error, spec, key), refusal(error, spec, key)
     partial = error.partial if isinstance(error, CutError) else None
-    late = transport and ("Timeout" in type(error).__name__)
+    late = transport and is_late(error)
     if fatal is not None:
         kind: FailureKind = "ends_run"
     elif is_transient(error):
@@ -217,12 +224,22 @@ def unfit(error: BadInput) -> Failure:
 
 def was_never_sent(error: BaseException) -> bool:
     """Whether no connection came about: then nothing can have been billed."""
+    if (lost := _lost(error)) is not None:
+        names = {kind.__name__ for kind in type(lost).__mro__}
+        return not names.isdisjoint(("ClientConnectorError", "ConnectionTimeoutError"))
+    return any(type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout") for cause in _causes(error))
+
+
+def _lost(error: BaseException) -> BaseException | None:
+    """What aiohttp says happened, where it is what carries: the SDK calls each lost connection a `ConnectTimeout`."""
+    return next((cause for cause in _causes(error) if type(cause).__module__.startswith("aiohttp.")), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "PoolTimeout"):
-            return True
+        yield cause
         cause = cause.__cause__
-    return False
 
 
 def _message(error: BaseException) -> str:
@@ -236,7 +253,5 @@ def _message(error: BaseException) -> str:
 
 def cause_of(error: BaseException) -> str:
     """What lies at the bottom of a failure of the network."""
-    cause = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    *_, cause = _causes(error)
     return str(cause) or type(cause).__name__

@@ -70,13 +70,17 @@ def test_nothing_goes_on_before_it_is_on_the_disk_and_a_full_one_is_heard() -> N
             raise KnownError("The disk is full")
         written.append(events)
 
-    commit = GroupCommit(write)
-    commit.write([Metric(1)]).result(5)
-    assert written == [[Metric(1)]]
-    with pytest.raises(KnownError, match="full"):
-        commit.write([Warned("x")]).result(5)
-    commit.write([Metric(2)]).result(5)
-    assert len(written) == 2
+    async def scene() -> None:
+        commit = GroupCommit(write)
+        await commit.written([Metric(1)])
+        assert written == [[Metric(1)]]
+        with pytest.raises(KnownError, match="full"):
+            await commit.written([Warned("x")])
+        commit.write([Metric(2)])
+        await commit.written([Metric(3)])
+        assert [event for events in written for event in events] == [Metric(1), Metric(2), Metric(3)]
+
+    asyncio.run(scene())
 
 
 def test_a_later_process_finds_what_was_spent_and_what_may_have_been_billed(tmp_path: Path) -> None:

@@ -153,3 +153,22 @@ def test_a_closed_gate_turns_away_those_before_both_doors() -> None:
         assert limits.in_flight == 0
 
     asyncio.run(scene())
+
+
+def test_a_place_goes_to_who_has_waited_longest_and_not_to_one_who_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "_LOOK_SECONDS", 3600)
+
+    async def scene() -> None:
+        limits = Limits(1, clock=Clock())
+        await limits.enter()
+        first, second, third = (asyncio.ensure_future(limits.enter()) for _ in range(3))
+        await asyncio.sleep(0)
+        first.cancel()
+        limits.leave(0.0)
+        await second
+        assert not third.done()
+        limits.leave(0.0)
+        await third
+        assert first.cancelled()
+
+    asyncio.run(scene())
