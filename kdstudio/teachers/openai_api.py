@@ -15,6 +15,7 @@ from kdstudio.teachers import openai_failures as failures
 from kdstudio.teachers.base import Capabilities
 from kdstudio.teachers.hosted import HostedTeacher, system_trust
 from kdstudio.teachers.ledger import Ledger
+from kdstudio.teachers.openai_batch import OpenAIBatches
 from kdstudio.teachers.openai_provider import OpenAIProvider
 from kdstudio.teachers.wire import Failure
 
@@ -53,6 +54,9 @@ class OpenAITeacher(HostedTeacher):
         pictures = self._ledger.project_folder
         clients = most if carrier() is openai.DefaultAsyncHttpxClient else 1  # aiohttp's pool finds a place at once
         return OpenAIProvider(self._client, clients, self._spec, self._key, self.notes, pictures)
+
+    def _batches(self, provider: OpenAIProvider) -> OpenAIBatches:
+        return OpenAIBatches(self._client, self._spec, provider.fields)
 
     async def _listed(self, seconds: float) -> list[str]:
         async with self._client() as client:
