@@ -164,12 +164,12 @@ class Traced(Event):
     type: str = ""
     columns: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+    by: bool = False
 
 
 @dataclass(frozen=True)
 class Metric(Event):
     """Named figures at a step: loss, learning_rate, tokens_per_second, memory_bytes, held_out_forward_kl, ..."""
-    by: bool = False
 
     event: ClassVar[str] = "metric"
     step: int = 0
