@@ -195,6 +195,11 @@ class ScoreStep(StepParams):
     lowest: int = Field(1, ge=0, le=100, description="The worst score.")
     highest: int = Field(5, ge=1, le=100, description="The best score.")
     minimum: float = Field(0.0, description="Rows whose mean score is lower fall; 0 lets all through.")
+    verdict: str = Field(
+        "number",
+        description="number: what the judge writes; expected: the mean of all numbers by their probability, finer than "
+        "a small judge's word, from its log-probs; auto: expected for a model on this machine; or a parameter with it.",
+    )
     speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
     max_tokens: int = Field(0, ge=0, le=4096, description="The judge's longest answer; 0: as long as its form needs.")
     into: str = Field("scores", description="Column that receives aspect and score.")
@@ -217,6 +222,15 @@ class RankStep(StepParams):
     by: str = Field("score", description="For the method scores: the column with the number.")
     rubric: str = Field("", description="Name of a rubric of ours, its text, or a parameter with it.")
     window: int = Field(10, ge=2, le=30, description="For listwise: so many are shown at once.")
+    verdict: str = Field(
+        "letter",
+        description="For pairwise: letter: what the judge says; log_odds: how much likelier one letter is than the "
+        "other, the mean of both orders, which takes out a lean to whatever stands first; auto: log_odds for a model "
+        "on this machine; or a parameter with it.",
+    )
+    margin: float = Field(
+        0.0, ge=0, description="For log_odds: pairs within so many nats of even are a tie; 0.4 is 60 to 40."
+    )
     speaker: Literal["teacher", "judge", "student"] = Field("judge", description=_SPEAKER)
     max_tokens: int = Field(0, ge=0, le=4096, description="The judge's longest answer; 0: as long as its form needs.")
     minimum: int = Field(2, ge=2, le=64, description="A row with fewer samples left falls.")

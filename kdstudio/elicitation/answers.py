@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from kdstudio.elicitation.parsing import clean
 from kdstudio.jobs.events import MAXIMUM_LINE_BYTES, Answer
-from kdstudio.teachers.base import Completion, FinishReason
+from kdstudio.teachers.base import Completion, FinishReason, TokenLogProb
 
 # An answer may reach its row twice, as text and as reasoning, and both must fit a journal line.
 MAXIMUM_ANSWER_BYTES = MAXIMUM_LINE_BYTES * 2 // 5
+_WEIGHED_TOKENS = 512  # of an answer whose log-probs were asked for: a judge's, which is short
+_TELLING = re.compile(r"[\W_]{0,3}[^\W_][\W_]{0,3}")  # a letter or a digit, with signs around it: what a verdict is
+_LEAST = -1e4  # stands for the log-prob of what a model holds impossible: JSON has no infinity
 
 
 def bounded(completion: Completion) -> Completion:
@@ -23,7 +28,19 @@ def bounded(completion: Completion) -> Completion:
     whole = kept_text == text and kept_reasoning == reasoning
     error = clean(completion.error)[:2000]
     reason: FinishReason = completion.finish_reason if whole else "length"
-    return replace(completion, text=kept_text, reasoning=kept_reasoning, error=error, finish_reason=reason)
+    weighed = tuple(map(_telling, completion.log_probs)) if len(completion.log_probs) <= _WEIGHED_TOKENS else ()
+    return replace(
+        completion, text=kept_text, reasoning=kept_reasoning, error=error, finish_reason=reason, log_probs=weighed
+    )
+
+
+def _telling(token: TokenLogProb) -> TokenLogProb:
+    """The token as JSON can hold it; its alternatives only where they may be a verdict, and the last."""
+    others = [pair for pair in token.alternatives if math.isfinite(pair[1])] if _TELLING.fullmatch(token.text) else []
+    kept = tuple(
+        (clean(text), value) for text, value in others if _TELLING.fullmatch(text) or (text, value) == others[-1]
+    )
+    return TokenLogProb(clean(token.text), max(token.log_prob, _LEAST), kept)
 
 
 def _size(text: str) -> int:
@@ -51,6 +68,7 @@ def to_event(completion: Completion, request: str = "") -> Answer:
         completion.reasoning,
         completion.teacher,
         request,
+        [[token.text, token.log_prob, [list(other) for other in token.alternatives]] for token in completion.log_probs],
     )
 
 
@@ -66,5 +84,17 @@ def from_event(answer: Answer) -> Completion:
         answer.tokens,
         answer.error,
         answer.reasoning,
+        log_probs=_log_probs(answer.log_probs),
         teacher=answer.teacher,
     )
+
+
+def _log_probs(listed: list[Any]) -> tuple[TokenLogProb, ...]:
+    """None where another program wrote something else there."""
+    try:
+        return tuple(
+            TokenLogProb(str(text), float(value), tuple((str(other), float(its)) for other, its in others))
+            for text, value, others in listed
+        )
+    except (TypeError, ValueError):
+        return ()

@@ -56,22 +56,31 @@ class Talk:
         return requests or []
 
 
-def with_rubric(step: ScoreStep | RankStep, values: Mapping[str, Any], where: str) -> ScoreStep | RankStep:
-    """The step with its rubric's text where it names a parameter. Raises `BadInput` for a rubric that is not there."""
+def judging_by(
+    step: ScoreStep | RankStep, values: Mapping[str, Any], where: str, weighing: Mapping[str, Any]
+) -> ScoreStep | RankStep:
+    """The step with rubric and verdict in place of the parameters it names; `weighing`: as `with_verdict` takes it.
+
+    Raises `BadInput` for a rubric or a verdict that is not there, and for one that this run's judge cannot give.
+    """
     from kdstudio.elicitation.rubrics import rubric_of
+    from kdstudio.elicitation.verdicts import with_verdict
 
     rubric = str(values.get(step.rubric, step.rubric))
     try:
         rubric_of(rubric)
     except BadInput as error:
         raise BadInput(error.title, f"{where}: {error.detail}", error.hint) from None
-    return step.model_copy(update={"rubric": rubric})
+    return with_verdict(step.model_copy(update={"rubric": rubric}), values, weighing, where)
 
 
 def _spoken(request: Request, step: ScoreStep | RankStep) -> Request:
-    """To the one the step names, with its limit."""
+    """To the one the step names, with its limit, and with log-probs where they are what is read."""
+    from kdstudio.elicitation.verdicts import weighed
+
     sampling = replace(request.sampling, max_tokens=step.max_tokens) if step.max_tokens else request.sampling
-    return replace(request, speaker=step.speaker, sampling=sampling)
+    asked = replace(request, speaker=step.speaker, sampling=sampling)
+    return weighed(asked, step)
 
 
 def _text(passage: Passage, column: str) -> str:
@@ -82,6 +91,7 @@ def _text(passage: Passage, column: str) -> str:
 def scoring(step: ScoreStep, passage: Passage, index: int, run_seed: int) -> Conversation:
     """Ask a judge about one row."""
     from kdstudio.elicitation.judging import UnjudgedError, asked_aspects, read_scores, score_request
+    from kdstudio.elicitation.verdicts import expected_scores, way_of
 
     key, scale = f"{passage.key}:{index}:score", (step.lowest, step.highest)
     aspects = asked_aspects(step.rubric, step.aspects)
@@ -96,7 +106,8 @@ def scoring(step: ScoreStep, passage: Passage, index: int, run_seed: int) -> Con
     )
     (completion,) = yield [_spoken(request, step)]
     try:
-        scores = read_scores(completion, aspects, scale)
+        read = expected_scores if way_of(step) == "expected" else read_scores
+        scores = read(completion, aspects, scale)
     except UnjudgedError as error:
         raise FallenError(f"the judge's answer cannot be used: {error}") from error
     mean = sum(scores.values()) / len(scores)
@@ -141,31 +152,47 @@ Scores = Generator[list[Request], list[Completion], list[float]]
 
 
 def _pairwise(step: RankStep, passage: Passage, candidates: list[str], index: int, run_seed: int) -> Scores:
-    """Each with each in both orders: a win counts 1, a tie a half; the mean over its comparisons.
+    """Each with each in both orders: a win counts 1 (by log-odds its probability), a tie a half; the mean of them.
 
     A judge that names neither of two, whatever it says instead, has not preferred one: a tie.
     """
-    from kdstudio.elicitation.judging import UnjudgedError, pair_requests, read_pair
+    from kdstudio.elicitation.judging import pair_requests
+    from kdstudio.elicitation.verdicts import way_of
 
     question, pairs = _text(passage, step.question), list(itertools.combinations(range(len(candidates)), 2))
     requests: list[Request] = []
     for first, second in pairs:
         key = f"{passage.key}:{index}:{first}-{second}"
         both = pair_requests(
-            key, step.rubric, question, candidates[first], candidates[second], request_seed(run_seed, key)
+            key,
+            step.rubric,
+            question,
+            candidates[first],
+            candidates[second],
+            request_seed(run_seed, key),
+            ties=way_of(step) != "log_odds",
         )
         requests += [_spoken(request, step) for request in both]
     completions = yield requests
     points = [0.0] * len(candidates)
     for number, (first, second) in enumerate(pairs):
-        try:
-            outcome = read_pair(completions[2 * number], completions[2 * number + 1])
-        except UnjudgedError:
-            outcome = "tie"
-        share = {"first": 1.0, "second": 0.0}.get(outcome, 0.5)
+        share = _share(step, completions[2 * number], completions[2 * number + 1])
         points[first] += share
         points[second] += 1 - share
     return [value / (len(candidates) - 1) for value in points]
+
+
+def _share(step: RankStep, one: Completion, other: Completion) -> float:
+    """What the first of two gets of their comparison, 0 to 1."""
+    from kdstudio.elicitation.judging import UnjudgedError, read_pair
+    from kdstudio.elicitation.verdicts import log_odds, way_of, win_share
+
+    try:
+        if way_of(step) == "log_odds":
+            return win_share(log_odds(one, other), step.margin)
+        return {"first": 1.0, "second": 0.0}.get(read_pair(one, other), 0.5)
+    except UnjudgedError:
+        return 0.5
 
 
 def _listwise(step: RankStep, passage: Passage, candidates: list[str], index: int, run_seed: int) -> Scores:

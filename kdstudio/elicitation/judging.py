@@ -3,7 +3,8 @@
 A judge has no tools and answers from an enumeration. It sees texts between lines with a random word that none of the
 texts contains, and control tokens of chat templates that a text spells out are broken up, so that no text can leave its
 place in the prompt. It may still be persuaded (https://arxiv.org/abs/2403.17710): two texts are compared in both
-orders, a contradiction is a tie, and its agreement with a person's own decisions is measured.
+orders, a contradiction is a tie, and its agreement with a person's own decisions is measured
+(`kdstudio.project.judgements`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from kdstudio.elicitation.parsing import UnparsableError, clean, parse_choice, parse_permutation
@@ -69,16 +68,21 @@ def asked_aspects(rubric: str, aspects: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(aspect_texts(rubric_of(rubric), aspects))
 
 
-def pair_requests(key: str, rubric: str, prompt: str, first: str, second: str, seed: int) -> tuple[Request, Request]:
-    """Ask which answer is better, in both orders: `first` is answer A in one request and answer B in the other."""
-    chosen = rubric_of(rubric)
+def pair_requests(
+    key: str, rubric: str, prompt: str, first: str, second: str, seed: int, *, ties: bool = True
+) -> tuple[Request, Request]:
+    """Ask which answer is better, in both orders: `first` is answer A in one request and answer B in the other.
+
+    Without `ties` the judge must name one; for when its probabilities tell how sure it is.
+    """
+    chosen, names = rubric_of(rubric), ["A", "B", "tie"] if ties else ["A", "B"]
+    tied, shape = _PAIR_FORMS[ties]
     aspects = "".join(f"\n- {name}: {said}" for name, said in chosen.aspects.items())
     rules = (
         f"What to judge: {chosen.text}{aspects}\nTwo answers, A and B, are shown in no particular order. Say which one "
-        'is better as a whole, or "tie" when neither is.\n'
-        'Answer with one JSON object and nothing else, in this form: {"better": "A", "B" or "tie"}'
+        f"is better as a whole{tied}.\nAnswer with one JSON object and nothing else, in this form: {shape}"
     )
-    form = _object({"better": {"type": "string", "enum": ["A", "B", "tie"]}})
+    form = _object({"better": {"type": "string", "enum": names}})
     orders = ((first, second), (second, first))
     one, other = (
         _request(
@@ -93,6 +97,12 @@ def pair_requests(key: str, rubric: str, prompt: str, first: str, second: str, s
         for number, shown in enumerate(orders, 1)
     )
     return one, other
+
+
+_PAIR_FORMS = {
+    True: (', or "tie" when neither is', '{"better": "A", "B" or "tie"}'),
+    False: ("", '{"better": "A"} or {"better": "B"}'),
+}
 
 
 def list_request(key: str, rubric: str, prompt: str, answers: Sequence[str], seed: int) -> Request:
@@ -187,7 +197,7 @@ def read_scores(completion: Completion, aspects: Sequence[str], scale: Scale) ->
     """
     if not aspects:
         raise UnjudgedError("no aspect was asked")
-    text = _said(completion)
+    text = said(completion)
     found = [scores for value in _objects(text) if (scores := _scores(value, aspects)) is not None]
     if not found and "{" not in text:  # half an object is no line
         found = [scores] if (scores := _scores(_lines(text, aspects), aspects)) is not None else []
@@ -216,7 +226,7 @@ def read_list(completion: Completion, count: int) -> list[int]:
 
     Raises `UnjudgedError` when the answer ranks nothing.
     """
-    text = _said(completion)
+    text = said(completion)
     ordered = [value["order"] for value in _objects(text) if isinstance(value.get("order"), list)]
     try:
         ranked: list[int] = parse_permutation(
@@ -233,8 +243,8 @@ _THOUGHT = re.compile(r"\A\s*<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTA
 _FRAME = re.compile("<<< [0-9a-f]{16} ")
 
 
-def _said(completion: Completion) -> str:
-    """The judgement without what was thought aloud before it."""
+def said(completion: Completion) -> str:
+    """The judgement without what was thought aloud before it. Raises `UnjudgedError` where there is none of its own."""
     if completion.finish_reason == "error":
         raise UnjudgedError(completion.error or "the judge did not answer")
     if _FRAME.search(completion.text):
@@ -294,7 +304,7 @@ def _lines(text: str, aspects: Sequence[str]) -> dict[str, str]:
 def _better(completion: Completion) -> str:
     """A, B, tie, or "" for an answer that cannot be read."""
     try:
-        text = _said(completion)
+        text = said(completion)
         named = {str(value["better"]) for value in _objects(text) if "better" in value}
         if len(named) == 1:
             text = named.pop()
@@ -303,32 +313,3 @@ def _better(completion: Completion) -> str:
         return str(parse_choice(text, ["A", "B"])["choice"])  # without "tie", so that an article is no verdict for A
     except (UnparsableError, UnjudgedError):
         return ""
-
-
-# ------------------------------------------------------------------------------------------------------- agreement
-@dataclass(frozen=True)
-class Agreement:
-    """How far the judge decides as the person did. `counts`: (judged, decided) -> rows.
-
-    `kappa` is None where chance alone would agree always: when both gave one and the same verdict throughout.
-    """
-
-    share: float
-    kappa: float | None
-    counts: dict[tuple[Hashable, Hashable], int]
-
-
-def agreement(judged: Sequence[Hashable], decided: Sequence[Hashable]) -> Agreement:
-    """Share and Cohen's kappa (1960, https://doi.org/10.1177/001316446002000104) of two verdicts on the same rows.
-
-    Raises `BadInput` when there are none, or not as many of one as of the other.
-    """
-    rows = len(judged)
-    if not rows or rows != len(decided):
-        detail = f"There are {rows} of the judge and {len(decided)} of the person."
-        raise BadInput("Nothing to compare", detail, "Accept or reject some rows that the judge has scored.")
-    counts = Counter(zip(judged, decided, strict=True))
-    share = sum(count for (one, other), count in counts.items() if one == other) / rows
-    ours, theirs = Counter(judged), Counter(decided)
-    expected = sum(ours[verdict] * theirs[verdict] for verdict in ours) / rows**2
-    return Agreement(share, None if expected == 1 else (share - expected) / (1 - expected), dict(counts))

@@ -31,7 +31,7 @@ from kdstudio.elicitation.conditions import Conditions
 from kdstudio.elicitation.emission import Provenance, made_row, written
 from kdstudio.elicitation.flow import check_flow
 from kdstudio.elicitation.funnel import INPUT, Funnel
-from kdstudio.elicitation.judged import Talk, executing, ranking, scoring, with_rubric
+from kdstudio.elicitation.judged import Talk, executing, judging_by, ranking, scoring
 from kdstudio.elicitation.order import Gates
 from kdstudio.elicitation.passage import (
     MAXIMUM_REASON,
@@ -73,7 +73,7 @@ class Pipeline:
         values = {name: table.default for name, table in recipe.parameters.items()}
         places = [place_of(recipe.recipe.id, recipe.step, index) for index in range(len(recipe.step))]
         self._steps = tuple(
-            with_rubric(step, values, place) if _judges(step) else step
+            judging_by(step, values, place, setting.weighing) if _judges(step) else step
             for step, place in zip(recipe.step, places, strict=True)
         )
         self._conditions, self._remains = Conditions(recipe.step, values, places), Remains(recipe)

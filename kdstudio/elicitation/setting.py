@@ -8,6 +8,7 @@ from typing import Any
 
 from kdstudio.catalogue.steps import SampleStep
 from kdstudio.elicitation.pools import Pools
+from kdstudio.elicitation.verdicts import Weighing, weighing_of
 from kdstudio.errors import BadInput
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.models.terms_stamp import terms_stamp
@@ -20,7 +21,7 @@ class Setting:
     """What a pipeline is given beside its recipe.
 
     `teachers`: all of the run; `faithful`: whoever answered a row's first question answers its others; `names`: of
-    judge and student; `trace`: show what each step does.
+    judge and student; `trace`: show what each step does; `weighing`: speaker -> the log-probs its answers have.
     """
 
     pools: Pools = field(default_factory=Pools)
@@ -29,6 +30,7 @@ class Setting:
     names: Mapping[str, str] = field(default_factory=dict)
     terms: Mapping[str, str] = field(default_factory=dict)
     trace: bool = False
+    weighing: Mapping[str, Weighing] = field(default_factory=dict)
 
 
 def setting_of(project: Project, parameters: Mapping[str, Any], pools: Pools) -> Setting:
@@ -42,7 +44,15 @@ def setting_of(project: Project, parameters: Mapping[str, Any], pools: Pools) ->
         {role: spec.name for role, spec in others.items()},
         _terms(project, parameters.get("terms"), [*specs, *others.values()]),
         trace=bool(parameters.get("trial")),
+        weighing=_weighing(project, specs, others),
     )
+
+
+def _weighing(project: Project, specs: list[TeacherSpec], others: Mapping[str, TeacherSpec]) -> dict[str, Weighing]:
+    """By speaker. Any teacher may have to speak for the others, and all of them for a judge that is not named."""
+    speakers = {"teacher": specs, "judge": specs, **{role: [spec] for role, spec in others.items()}}
+    known = {spec.name: _capabilities(project, spec.name) for spec in [*specs, *others.values()]}
+    return {role: weighing_of(spoken, known) for role, spoken in speakers.items()}
 
 
 def _terms(project: Project, given: Any, specs: list[TeacherSpec]) -> dict[str, str]:

@@ -57,6 +57,7 @@ class Answer(Event):
     """A teacher's raw answer, journalled before it is parsed; `key` names the request, so it is never asked again.
 
     `teacher` names who answered where several might have; `request` is the question's digest, in a trial only.
+    `log_probs`, where they were asked for: [text, log-prob in nats, [[text, log-prob] of the likeliest]] by token.
     """
 
     event: ClassVar[str] = "answer"
@@ -69,6 +70,7 @@ class Answer(Event):
     reasoning: str = ""
     teacher: str = ""
     request: str = ""
+    log_probs: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +22,7 @@ from pydantic import Field, ValidationError, field_validator
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.registry import Params
-from kdstudio.teachers.base import Capabilities, Completion, FinishReason, Request
+from kdstudio.teachers.base import Capabilities, Completion, FinishReason, Request, TokenLogProb
 from kdstudio.teachers.signals import SparseSignal
 
 _SLEEP_SECONDS = 0.05
@@ -36,6 +37,9 @@ class Rule(Params):
     text: Answer = Field("", description="The answer, as in `Script.answers`.")
     finish_reason: Literal["stop", "length", "incomplete"] = "stop"
     error: str = Field("", description="The request fails with these words.")
+    chances: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default_factory=dict, description="Word -> its probability wherever the answer has one of these words."
+    )
     delay: float = Field(0, ge=0, le=3600, description="Seconds, on top of the script's own delay.")
 
     @field_validator("match")
@@ -85,7 +89,9 @@ class ScriptedTeacher:
         self._script = _read(spec)
         self.notes: list[str] = []
         self.capabilities = Capabilities(
-            fingerprint=f"scripted:{spec.name}", context_tokens=self._script.context_tokens
+            fingerprint=f"scripted:{spec.name}",
+            context_tokens=self._script.context_tokens,
+            answer_log_probs=any(rule.chances for rule in self._script.rules),
         )
 
     def generate(self, requests: Iterable[Request], *, stop: Callable[[], bool] = _never) -> Iterator[Completion]:
@@ -114,7 +120,8 @@ class ScriptedTeacher:
             return Completion(request.key, "", "error", error=failure), delay
         reason: FinishReason = "length" if prompt in script.cut else rule.finish_reason if rule else "stop"
         text = self._text(prompt, rule, request.sampling.seed)
-        return Completion(request.key, text, reason, words, len(text.split())), delay
+        weighed = _log_probs(text, rule.chances, request.sampling.log_probs) if rule else ()
+        return Completion(request.key, text, reason, words, len(text.split()), log_probs=weighed), delay
 
     def _text(self, prompt: str, rule: Rule | None, seed: int) -> str:
         script = self._script
@@ -160,6 +167,17 @@ def _read(spec: TeacherSpec) -> Script:
             f"{spec.path or spec.name}: {'; '.join(faults[:5])}.",
             f"Its keys: {', '.join(sorted(Script.model_fields))}.",
         ) from error
+
+
+def _log_probs(text: str, chances: Mapping[str, float], count: int) -> tuple[TokenLogProb, ...]:
+    """Words and what stands between them as tokens; where the script gives chances these, else a certainty."""
+    if not count or not chances:
+        return ()
+    listed = tuple(sorted(((word, math.log(chance)) for word, chance in chances.items()), key=lambda one: -one[1]))
+    return tuple(
+        TokenLogProb(token, dict(listed).get(token, 0.0), listed[:count] if token in chances else ((token, 0.0),))
+        for token in re.findall(r"\w+|\W+", text)
+    )
 
 
 def _last_user_text(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Judges: nothing that is judged leaves its place, what they say is read strictly, and agreement is counted."""
+"""Judges: nothing that is judged leaves its place, and what they say is read strictly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from kdstudio.elicitation.judging import (
     MAXIMUM_TEXT_CHARACTERS,
     UnjudgedError,
-    agreement,
     asked_aspects,
     list_request,
     pair_requests,
@@ -294,22 +293,3 @@ def test_windows_bring_the_best_to_the_front() -> None:
             assert end - start <= window
             order[start:end] = sorted(order[start:end], key=lambda place: -values[place])
         assert [values[place] for place in order[: window // 2]] == sorted(values, reverse=True)[: window // 2]
-
-
-# ------------------------------------------------------------------------------------------------------ agreement
-def test_agreement_by_hand() -> None:
-    judged = [True] * 20 + [True] * 5 + [False] * 10 + [False] * 15
-    decided = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    found = agreement(judged, decided)
-    assert found.share == pytest.approx(0.7)
-    assert found.kappa == pytest.approx(0.4)  # (0.7 - 0.5) / (1 - 0.5)
-    assert found.counts == {(True, True): 20, (True, False): 5, (False, True): 10, (False, False): 15}
-    three = agreement(["a", "b", "c", "a"], ["a", "b", "c", "c"])
-    assert three.kappa == pytest.approx((0.75 - 5 / 16) / (1 - 5 / 16))
-    assert agreement([1, 0], [0, 1]).kappa == pytest.approx(-1)
-    assert agreement([1, 1], [1, 1]).kappa is None
-    assert agreement([1, 1], [1, 0]).kappa == pytest.approx(0)
-    with pytest.raises(BadInput, match="Nothing to compare"):
-        agreement([], [])
-    with pytest.raises(BadInput, match="Nothing to compare"):
-        agreement([1], [1, 0])
