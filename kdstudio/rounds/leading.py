@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdstudio.errors import KnownError
+from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.supervisor import BROKEN, Supervisor
 from kdstudio.project import Project
 from kdstudio.rounds.chain import Chain, Part, RoundsStoppedError
@@ -78,12 +79,15 @@ class Leader:
     def _finish(self, run_id: str, number: int, part: Part) -> None:
         """Bring a run to its end; raises its error if it failed."""
         found, self.found = self.found, False
-        if found:
+        if found or self._left.is_set():
             self._wait(run_id)
         state = self.project.runs.get(run_id).state
         if state == "finished":
             return
-        if self._stopping.is_set() or (found and state in BROKEN):
+        launched = run_files.read_status(self.project.runs_folder / run_id).pid > 0
+        if self._stopping.is_set() or (found and launched and state in BROKEN):
+            if not launched:
+                self.project.runs.set_state(run_id, "stopped")
             raise RoundsStoppedError("The rounds were stopped", f"In round {number}: {part}.")
         self._run = run_id
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,15 +13,25 @@ from typing import TYPE_CHECKING
 
 from kdstudio.catalogue.cost import questions
 from kdstudio.errors import BadInput, KnownError
-from kdstudio.recipe import ElicitationRecipe, load_recipe, shipped_recipes
-from kdstudio.ui.widgets.wording import number, plural
+from kdstudio.recipe import (
+    ElicitationRecipe,
+    RecipeHeader,
+    RoundsRecipe,
+    TrainingRecipe,
+    load_recipe,
+    override,
+    shipped_recipes,
+    shipped_rounds_recipes,
+    shipped_training_recipes,
+)
+from kdstudio.ui.widgets.wording import ago, number, plural
 
 if TYPE_CHECKING:
     from kdstudio.models.spec import TeacherSpec
     from kdstudio.project import Project
 
 OWN_FOLDER = "recipes"
-MINE = "mine"
+MINE, ROUNDS = "mine", "rounds"
 FAMILY_WORDS = {
     "": "All",
     "labeling": "Labelling",
@@ -27,6 +39,7 @@ FAMILY_WORDS = {
     "curation": "Curation",
     "feedback": "Feedback",
     "self_knowledge": "Self-knowledge",
+    ROUNDS: "In rounds",
     "skills": "Skills",
     "verticals": "Verticals",
     MINE: "Mine",
@@ -36,34 +49,46 @@ FAMILY_WORDS = {
 
 @dataclass(frozen=True)
 class Offered:
-    """A recipe that can be chosen, or a file of the project that cannot be read as one, with its `fault`."""
+    """A recipe that can be chosen, or a file of the project that cannot be read as one, with its `fault`.
+
+    Either it has a `recipe`, or it is one with `rounds`.
+    """
 
     key: str
     recipe: ElicitationRecipe | None
     path: Path | None = None
     fault: KnownError | None = None
+    rounds: RoundsRecipe | None = None
+
+    @property
+    def head(self) -> RecipeHeader | None:
+        """What it is called; None for a broken file."""
+        made = self.recipe or self.rounds
+        return made.recipe if made is not None else None
 
     @property
     def family(self) -> str:
         """The family under which it is listed."""
-        return MINE if self.path is not None or self.recipe is None else self.recipe.recipe.family
+        if self.path is not None or self.head is None:
+            return MINE
+        return ROUNDS if self.rounds is not None else self.head.family
 
     @property
     def title(self) -> str:
         """Its title; a broken file's name."""
-        return self.recipe.recipe.title if self.recipe is not None else self.key
+        return self.head.title if self.head is not None else self.key
 
     def found_by(self, text: str) -> bool:
         """Whether each word begins a word of its title, purpose, methods, papers, needs or family."""
-        if self.recipe is None:
+        head = self.head
+        if head is None:
             return _has(self.key, text)
-        head = self.recipe.recipe
         parts = (head.id, head.title, head.purpose, FAMILY_WORDS.get(self.family, self.family))
         return _has(" ".join((*parts, *head.methods, *head.references, *head.covers, *head.needs)), text)
 
     def named_by(self, text: str) -> bool:
         """Whether its title or its methods alone are found by it."""
-        return _has(" ".join((self.title, *(self.recipe.recipe.methods if self.recipe is not None else ()))), text)
+        return _has(" ".join((self.title, *(self.head.methods if self.head is not None else ()))), text)
 
 
 def _has(said: str, text: str) -> bool:
@@ -74,13 +99,19 @@ def _has(said: str, text: str) -> bool:
 
 @dataclass(frozen=True)
 class Offer:
-    """All recipes, and what the project has to feed them."""
+    """All recipes, and what the project has to feed them. `tasks`: prompts with a known answer, among the first ones.
+
+    `students`: finished training runs, (id, title) each.
+    """
 
     recipes: tuple[Offered, ...] = ()
     teachers: tuple[TeacherSpec, ...] = ()
     tags: tuple[str, ...] = ()
     prompts: int = 0
     responses: int = 0
+    accepted: int = 0
+    tasks: int = 0
+    students: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +123,9 @@ class Need:
 
 
 _shipped = cache(shipped_recipes)
+_shipped_rounds = cache(shipped_rounds_recipes)
+_shipped_training = cache(shipped_training_recipes)
+_LOOKED_AT = 5_000
 
 
 def read_offer(project: Project) -> Offer:
@@ -105,28 +139,51 @@ def read_offer(project: Project) -> Offer:
         if kind in counts and status != "rejected":
             counts[kind] += count
     shipped = tuple(Offered(key, recipe) for key, recipe in _shipped().items())
+    rounds = tuple(Offered(key, None, rounds=recipe) for key, recipe in _shipped_rounds().items())
+    _shipped_training()  # read here, beside the window, so that the form of rounds opens at once
     return Offer(
-        (*own_recipes(project.folder / OWN_FOLDER), *shipped),
+        (*own_recipes(project.folder / OWN_FOLDER), *shipped, *rounds),
         tuple(stored.spec for stored in project.teachers.list()),
         tags,
         counts["prompt"],
         counts["response"],
+        project.rows.counts().get(("response", "accepted"), 0),
+        sum(bool(prompt.reference) for prompt in project.rows.prompts(limit=_LOOKED_AT)),
+        tuple(_students(project)),
     )
+
+
+def _students(project: Project) -> Iterator[tuple[str, str]]:
+    """Those of plain trainings first, then those of rounds; the newest first."""
+    runs = sorted(project.runs.list("train"), key=lambda run: "rounds" in run.parameters)
+    for run in runs:
+        if run.state == "finished" and (project.runs_folder / run.id / "student" / "config.json").is_file():
+            yield run.id, f"{run.title} · {ago(run.created)}"
 
 
 def own_recipes(folder: Path) -> tuple[Offered, ...]:
     """The recipes in a folder, by file name; those that cannot be read come last and carry their fault."""
     found = map(offered_file, sorted(folder.glob("*.toml")))
-    return tuple(sorted(found, key=lambda offered: offered.recipe is None))
+    return tuple(sorted(found, key=lambda offered: offered.head is None))
 
 
 def offered_file(path: Path) -> Offered:
     """A file as something to choose, whatever is in it."""
     try:
+        if _has_rounds(path):
+            return Offered(path.name, None, path, rounds=load_recipe(path, RoundsRecipe))
         return Offered(path.name, load_recipe(path, ElicitationRecipe), path)
     except KnownError as error:
         detail = error.detail.replace(f"{path}", path.name)
         return Offered(path.name, None, path, BadInput(error.title, detail, error.hint))
+
+
+def _has_rounds(path: Path) -> bool:
+    """Whether a file means to be a recipe with rounds; what is wrong with one that is none is said by its reader."""
+    try:
+        return {"elicit", "rounds"} & tomllib.loads(path.read_text("utf-8-sig")).keys() != set()
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def questions_words(recipe: ElicitationRecipe) -> str:
@@ -165,6 +222,38 @@ def _need(name: str, offer: Offer) -> Need:
             there = f"{number(teachers)} teachers" if teachers > 1 else f"needs two teachers: {teachers or 'none'} yet"
             return Need(there, met=teachers > 1)
     return Need(name, met=True)
+
+
+def needs_of_rounds(recipe: RoundsRecipe, offer: Offer) -> list[Need]:
+    """What a recipe with rounds needs, said with what the project has."""
+    found = []
+    for name in recipe.recipe.needs:
+        match name:
+            case "prompts" if recipe.stop.figure == "accuracy":
+                words = plural(offer.tasks, "task") if offer.tasks else "needs tasks with known answers: none yet"
+                found.append(Need(words, met=bool(offer.tasks)))
+            case "responses":
+                words = f"{number(offer.accepted)} accepted" if offer.accepted else "needs accepted responses: none yet"
+                found.append(Need(words, met=bool(offer.accepted)))
+            case "student":
+                there = bool(offer.students or local_teachers(offer))
+                found.append(Need("a student here" if there else "needs a model on this machine", met=there))
+            case _:
+                found.append(_need(name, offer))
+    return found
+
+
+def recipes_of_rounds(recipe: RoundsRecipe) -> tuple[ElicitationRecipe, TrainingRecipe]:
+    """How a round asks and how it trains, as the recipe sets them. Raises `BadInput` for one that is not there."""
+    asked, trained = recipe.elicit.recipe, recipe.train.recipe
+    elicitation = _shipped().get(asked) or load_recipe(Path(asked), ElicitationRecipe)
+    training = _shipped_training().get(trained) or load_recipe(Path(trained), TrainingRecipe)
+    return override(elicitation, recipe.elicit.set), override(training, recipe.train.set)
+
+
+def local_teachers(offer: Offer) -> list[TeacherSpec]:
+    """Those that can be trained: models on this machine."""
+    return [spec for spec in offer.teachers if spec.kind in ("gguf", "huggingface")]
 
 
 def _counted(noun: str, count: int) -> Need:

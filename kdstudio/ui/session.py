@@ -16,6 +16,7 @@ from PySide6.QtCore import QObject, QSettings, Signal
 from kdstudio import settings as settings_file
 from kdstudio.errors import KnownError
 from kdstudio.ui.job_bridge import JobBridge, Task, background, forgive_background, wait_for_background
+from kdstudio.ui.rounds_conductor import RoundsConductor
 
 if TYPE_CHECKING:
     from kdstudio.jobs.supervisor import Supervisor
@@ -32,7 +33,7 @@ class Session(QObject):
     whoever keeps a connection of its own closes it now. `rows_changed`, `teachers_changed`: read them again.
     `run_changed(run_id)`: its state or progress moved. `events(run_id, lines)`: new journal lines, for live plots.
     `page_wanted(key, arguments)`: go to a page. `said(text, tone)`: a toast. `troubled(KnownError)`: a message for all
-    pages. `selection_said(text)`: the status bar's left half.
+    pages. `selection_said(text)`: the status bar's left half. `rounds` leads a student through its rounds.
     """
 
     project_changed = Signal()
@@ -53,6 +54,7 @@ class Session(QObject):
         self.supervisor: Supervisor | None = None
         self._bridge: JobBridge | None = None
         self._active: set[str] = set()
+        self.rounds = RoundsConductor(self)
 
     # ------------------------------------------------------------------------------------------------ project
     def open_project(self, path: Path) -> Task:
@@ -122,12 +124,12 @@ class Session(QObject):
         """Start a job; `done` carries its run id. `key_names` are secrets that the child needs, by name."""
         names = tuple(key_names)
         return self._act(
-            lambda jobs: jobs.start(kind, parameters, title=title or kind, secrets=_secrets(names), anew=anew)
+            lambda jobs: jobs.start(kind, parameters, title=title or kind, secrets=found_secrets(names), anew=anew)
         )
 
     def resume(self, run_id: str) -> Task:
         """Let a paused run go on, or continue a broken one where it stopped; `done` carries its id."""
-        return self._act(lambda jobs: jobs.resume(run_id, secrets=_secrets(self._secret_names(run_id))))
+        return self._act(lambda jobs: jobs.resume(run_id, secrets=found_secrets(self._secret_names(run_id))))
 
     def pause(self, run_id: str) -> Task:
         """Ask a run to pause; `done` carries its id."""
@@ -257,7 +259,8 @@ def _supervised(project: Project, shape: type[Supervisor]) -> tuple[Project, Sup
         raise
 
 
-def _secrets(names: Iterable[str]) -> dict[str, str]:
+def found_secrets(names: Iterable[str]) -> dict[str, str]:
+    """The secrets that a job needs, by name. Raises `KnownError` for one that nobody knows."""
     from kdstudio import secrets
 
     found = {name: secrets.find(name) for name in names if name}

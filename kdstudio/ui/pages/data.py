@@ -14,6 +14,7 @@ from kdstudio.errors import KnownError
 from kdstudio.project.content import KINDS, Kind, Status
 from kdstudio.project.table import RowQuery, Sort
 from kdstudio.ui.pages import Page
+from kdstudio.ui.recipe_offer import ROUNDS, Offer, Offered
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.data_actions import RowActions
 from kdstudio.ui.widgets.data_bars import KIND_WORDS, DataToolbar, FilterBar, Footer
@@ -89,7 +90,7 @@ class DataPage(Page):
         self.toolbar.kinds.chosen.connect(self.show_kind)
         self.toolbar.importing.clicked.connect(lambda _checked=False: self.import_file())
         self.toolbar.exporting.clicked.connect(self.export_file)
-        self.toolbar.generate.clicked.connect(self.generate)
+        self.toolbar.generate.clicked.connect(lambda _checked=False: self.generate())
         self.filter.changed.connect(self._filter_changed)
         self.filter.left.connect(self.table.setFocus)
         self.table.key_pressed.connect(self._key)
@@ -154,7 +155,8 @@ class DataPage(Page):
         if found.teacher and self.query.kind != "response":
             fault = "Only responses have a teacher."
         self.footer.show_fault(fault)
-        self.feed.ask(replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, status=status))
+        wanted = replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, run=found.run)
+        self.feed.ask(replace(wanted, status=status))
 
     def _sort(self, sort: Sort, descending: bool) -> None:
         self.feed.ask(replace(self.query, sort=sort, descending=descending))
@@ -304,15 +306,26 @@ class DataPage(Page):
 
         self._open(ExportDialog(self.session, self.query.kind, self.query.status, self))
 
-    def generate(self) -> None:
-        """Open the gallery of recipes."""
+    def generate(self, family: str = "") -> None:
+        """Open the gallery of recipes, at a family."""
         from kdstudio.ui.widgets.data_generate import GenerateDialog
 
         if self.session.project is None:
             return
         dialog = GenerateDialog(self.session, self)
+        dialog.gallery.wanted = family
         dialog.started.connect(self._generating)
+        dialog.rounds_chosen.connect(self._set_up_rounds)
         self._open(dialog)
+
+    def _set_up_rounds(self, offered: Offered, offer: Offer) -> None:
+        """A recipe with rounds was chosen: it is set up in a sheet of its own."""
+        from kdstudio.ui.widgets.rounds_sheet import RoundsSheet
+
+        if offered.rounds is not None:
+            sheet = RoundsSheet(self.session, offered.rounds, offer, self)
+            sheet.left.connect(lambda: self.generate(ROUNDS))
+            self._open(sheet)
 
     def _generating(self, run_id: str, kind: str) -> None:
         """A recipe runs: its rows come in below its funnel."""
@@ -329,7 +342,7 @@ class DataPage(Page):
         self.import_file(paths[0])
 
     def shown_with(self, arguments: dict[str, Any]) -> None:
-        """`kind`, `status`, `search` narrow the rows; `importing` and `generating` open their dialogs."""
+        """`kind`, `status`, `search` narrow the rows; `importing` and `generating` (a `family`) open their dialogs."""
         if self.session.project is not None and arguments.get("kind") in KINDS:
             self.filter.show_filter(str(arguments.get("search", "")), str(arguments.get("status", "")))
             self.show_kind(str(arguments["kind"]))
@@ -338,5 +351,5 @@ class DataPage(Page):
         if arguments.get("importing"):
             self.import_file()
         if arguments.get("generating"):
-            self.generate()
+            self.generate(str(arguments.get("family", "")))
         self.table.setFocus()

@@ -1,4 +1,4 @@
-"""The search box's small language: words to find, and `tag:`, `teacher:`, `status:` to narrow."""
+"""The search box's small language: words to find, and `tag:`, `teacher:`, `run:`, `status:` to narrow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdstudio.project.content import STATUSES
 
-_NARROWED = re.compile(r'(?<!\S)(tag|teacher|status):(?:"([^"]*)"|(\S*))')
+_NARROWED = re.compile(r'(?<!\S)(tag|teacher|run|status):(?:"([^"]*)"|(\S*))')
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Filter:
     search: str = ""
     tag: str = ""
     teacher: str = ""
+    run: str = ""
     status: str = ""
     fault: str = ""
 
@@ -32,4 +33,5 @@ def read_filter(text: str) -> Filter:
         fault = f"There is no status {status!r}: {', '.join(STATUSES)}."
         found["status"] = ""
     search = " ".join(_NARROWED.sub(" ", text).split())
-    return Filter(search, found.get("tag", ""), found.get("teacher", ""), found.get("status", ""), fault)
+    tag, teacher, run = (found.get(key, "") for key in ("tag", "teacher", "run"))
+    return Filter(search, tag, teacher, run, found.get("status", ""), fault)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 
@@ -65,15 +65,24 @@ class LivePlot(QWidget):
     """
 
     def __init__(
-        self, name: str, caption: str, *, unit: str = "", logarithmic: bool = False, parent: QWidget | None = None
+        self,
+        name: str,
+        caption: str,
+        *,
+        unit: str = "",
+        axis: str = "step",
+        logarithmic: bool = False,
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self.setObjectName(name)
-        self.setAccessibleName(f"{caption} over steps")
-        self._caption, self._unit = caption, unit
+        self.setAccessibleName(f"{caption} over {axis}s")
+        self._caption, self._unit, self._axis = caption, unit, axis
         self._lines: dict[str, _Line] = {}
         self._plot = pg.PlotWidget()
         self._plot.setObjectName(f"{name}_plot")
+        for part in (self._plot, self._plot.viewport()):  # a drawing: nothing in it is done with keys
+            part.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._plot.setMenuEnabled(False)
         self._plot.hideButtons()
         self._plot.setMinimumHeight(90)
@@ -138,6 +147,17 @@ class LivePlot(QWidget):
             line.clear()
         self._wake()
 
+    def set_caption(self, caption: str) -> None:
+        """Another heading, and name for a screen reader."""
+        self._caption_label.setText(caption)
+        self.setAccessibleName(f"{caption} over {self._axis}s")
+
+    def set_places(self, words: Mapping[float, str]) -> None:
+        """Name places of the horizontal axis, which then has no numbers, and show all of them."""
+        self._plot.getAxis("bottom").setTicks([list(words.items())])
+        self._plot.setLimits(xMin=min(words) - 0.3, xMax=max(words) + 0.3)
+        self._plot.setXRange(min(words), max(words))
+
     def count(self, key: str) -> int:
         """How many values a line has."""
         return len(self._lines[key].steps)
@@ -184,7 +204,7 @@ class LivePlot(QWidget):
             axis.enableAutoSIPrefix(False)
         self._plot.getAxis("left").setWidth(46)
         self._plot.getAxis("bottom").setHeight(38)
-        self._plot.setLabel("bottom", "step", **{"color": tokens.dim, "font-size": "8.5pt"})
+        self._plot.setLabel("bottom", self._axis, **{"color": tokens.dim, "font-size": "8.5pt"})
         self._plot.showGrid(x=True, y=True, alpha=_GRID)
         for key, line in self._lines.items():
             colour = theme().series(line.colour)

@@ -6,9 +6,10 @@ from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QMouseEvent, QPainter, QPaintEvent, QTextLayout, QTextOption
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
-from kdstudio.ui.recipe_offer import FAMILY_WORDS, Need, Offer, Offered, needs_of, questions_words
+from kdstudio.ui.recipe_offer import FAMILY_WORDS, Need, Offer, Offered, needs_of, needs_of_rounds, questions_words
 from kdstudio.ui.theme import theme
 from kdstudio.ui.widgets.pill import HEIGHT, paint_pill, pill_width
+from kdstudio.ui.widgets.wording import plural
 
 CARD_HEIGHT = 176
 _MARGIN, _GAP = 13.0, 6.0
@@ -26,16 +27,13 @@ class RecipeCard(QWidget):
         super().__init__(parent)
         self.offered = offered
         self._current = False
-        recipe = offered.recipe
-        self.needs: list[Need] = needs_of(recipe, offer) if recipe is not None else []
-        self.cost = questions_words(recipe) if recipe is not None else ""
-        fault = offered.fault
-        self.purpose = (
-            recipe.recipe.purpose if recipe is not None else f"{fault.title}. {fault.detail}" if fault else ""
-        )
-        self.methods = ", ".join(recipe.recipe.methods) if recipe is not None else ""
-        self.warning = recipe.recipe.not_for if recipe is not None else ""
-        self.setObjectName(f"recipe_card_{recipe.recipe.id if recipe is not None else offered.key}")
+        head, fault = offered.head, offered.fault
+        self.needs, self.cost = _needs_and_cost(offered, offer)
+        self.purpose = head.purpose if head is not None else f"{fault.title}. {fault.detail}" if fault else ""
+        self.methods = ", ".join(head.methods) if head is not None else ""
+        self.warning = head.not_for if head is not None else ""
+        kind = "rounds" if offered.rounds is not None else "recipe"
+        self.setObjectName(f"{kind}_card_{head.id if head is not None else offered.key}")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(CARD_HEIGHT)
         self.setAccessibleName(offered.title)
@@ -140,6 +138,15 @@ class RecipeCard(QWidget):
         painter.setPen(QColor(colour))
         shown = QFontMetricsF(font).elidedText(text, Qt.TextElideMode.ElideRight, area.width() + 0.5)
         painter.drawText(area, Qt.AlignmentFlag.AlignVCenter, shown)
+
+
+def _needs_and_cost(offered: Offered, offer: Offer) -> tuple[list[Need], str]:
+    if offered.rounds is not None:
+        count = offered.rounds.rounds.count
+        return needs_of_rounds(offered.rounds, offer), f"trains the student, at most {plural(count, 'round')}"
+    if offered.recipe is not None:
+        return needs_of(offered.recipe, offer), questions_words(offered.recipe)
+    return [], ""
 
 
 def paint_lines(painter: QPainter, area: QRectF, text: str, most: int, font: QFont, colour: str) -> None:

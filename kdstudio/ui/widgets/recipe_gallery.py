@@ -36,6 +36,7 @@ class RecipeGallery(QWidget):
         super().__init__(parent)
         self.cards: list[RecipeCard] = []
         self.shown: list[RecipeCard] = []
+        self.wanted = ""  # the family to begin with, before the recipes are there
         self._current = 0
         self._columns = 2
         self.search = QLineEdit()
@@ -88,7 +89,8 @@ class RecipeGallery(QWidget):
     # -------------------------------------------------------------------------------------------------- contents
     def show_offer(self, offer: Offer) -> None:
         """Show all recipes anew, keeping search and family."""
-        family = self.family()
+        family = self.family() or self.wanted
+        self.wanted = ""
         for card in self.cards:
             card.hide()
             card.deleteLater()
