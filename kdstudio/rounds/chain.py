@@ -19,6 +19,7 @@ from kdstudio.jobs.supervisor import Supervisor
 from kdstudio.models.student_copy import FILE_NAME
 from kdstudio.project import Project, Run
 from kdstudio.project.row_terms import reads_preferences
+from kdstudio.recipe import RoundsRecipe
 from kdstudio.rounds import parameters
 from kdstudio.rounds.plan import RESULT_NAME, Plan
 from kdstudio.rounds.rows import ROWS_NAME, RowTable, training_rows
@@ -108,18 +109,19 @@ class Chain:
         return ""
 
     def _rows(self, asked: str) -> list[RowTable]:
-        """What a round trains on."""
-        runs = {asked}
-        if self.plan.recipe.train.rows == "all":
-            runs |= {item.elicit for item in self._done}
-        return training_rows(
-            self.project,
-            self.plan.recipe,
-            self.plan.training,
-            runs,
-            self.plan.held_out_prompts,
-            preferences=reads_preferences(self.plan.training),
-        )
+        """What a round trains on; nothing where it made no row itself: the others would teach the same once more."""
+        recipe = self.plan.recipe
+        alone = recipe.model_copy(update={"train": recipe.train.model_copy(update={"with_accepted": False})})
+        own = self._made(alone, {asked})
+        if not own or (recipe.train.rows == "round" and not recipe.train.with_accepted):
+            return own
+        earlier = {item.elicit for item in self._done} if recipe.train.rows == "all" else set[str]()
+        return self._made(recipe, {asked} | earlier)
+
+    def _made(self, recipe: RoundsRecipe, runs: set[str]) -> list[RowTable]:
+        training, held_out = self.plan.training, self.plan.held_out_prompts
+        ranked = reads_preferences(training)
+        return training_rows(self.project, recipe, training, runs, held_out, preferences=ranked)
 
     def _measure_start(self, trained: str) -> None:
         """The figure of the student before any round, where it is a model that can be measured."""

@@ -149,8 +149,10 @@ def test_restricted_terms_follow_the_student_and_want_a_reason(tmp_path: Path) -
         assert "ask first" in terms_of(project, trained_speaker(project, trained.id, 1))
 
 
-def test_a_round_without_rows_ends_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("train", ["", "with_accepted = true\n"])
+def test_a_round_without_rows_of_its_own_ends_them(train: str, tmp_path: Path) -> None:
     path, recipe = make_rounds(tmp_path)
+    recipe.write_text(recipe.read_text() + train)
     text = (tmp_path / "elicit.toml").read_text().replace("minimum_words = 1", "minimum_words = 1000")
     (tmp_path / "elicit.toml").write_text(text)
     with Project.open(path) as project:
