@@ -5,12 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from kdstudio.distillation.examples import SourceRow
-from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.vocabulary import require_same_vocabulary
 from kdstudio.errors import BadInput, KnownError, Stopped
 from kdstudio.evaluation.answers import Prompt, SideBySide, answers_of, share_right, side_by_side
@@ -27,21 +26,13 @@ from kdstudio.models.spec import TeacherSpec
 from kdstudio.students.save import open_tokenizer
 from kdstudio.teachers.base import Teacher
 from kdstudio.teachers.dequantised import fast_copy
+from kdstudio.teachers.ledger import ledger_of
 from kdstudio.teachers.opening import open_teacher
 
+if TYPE_CHECKING:
+    from kdstudio.jobs.child import Job
+
 MAXIMUM_TOKENS, LEAST_ANSWER, MOST_ANSWER = 4096, 48, 512
-
-
-class EvaluationJob(Reporter, Protocol):
-    """A job with its project, its parameters (`run` or `gguf`, `teacher`, `limit`, `samples`) and secrets.
-
-    `rows_of` measures a `gguf` or a `folder` on what that run held out; `accuracy` compares answers of at most
-    `max_tokens` tokens with the prompts' references.
-    """
-
-    project_folder: Path
-    parameters: dict[str, Any]
-    secrets: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,9 +55,11 @@ class Student:
         return TorchLogits(load_student(self.path))
 
 
-def run(job: EvaluationJob) -> dict[str, Any]:
+def run(job: Job) -> dict[str, Any]:
     """Measure and compare; returns `forward_kl, reverse_kl, top1_agreement, teacher_nll, student_nll, rows` and more.
 
+    Parameters: `run` or `gguf`, `teacher`, `limit`, `samples`. `rows_of` measures a `gguf` or a `folder` on what that
+    run held out; `accuracy` compares answers of at most `max_tokens` tokens with the prompts' references.
     `by_tag` holds the figures for each tag of the rows, and what the trainer saw on them before and after.
     Figures that need the teacher's full distribution are None where it has none to give, and a warning says why.
     """
@@ -90,6 +83,7 @@ def run(job: EvaluationJob) -> dict[str, Any]:
         "exact_match": _mean([float(item.exact_match) for item in answers]),
         "rouge_l": _mean([item.rouge_l for item in answers]),
         **({} if accuracy is None else {"accuracy": accuracy}),
+        **ledger_of(job).report(),
     }
 
 
@@ -104,7 +98,7 @@ def _teacher(described: Any) -> TeacherSpec:
         raise BadInput("No teacher to compare with", f"{error}.", "Choose a teacher of the project.") from error
 
 
-def _student(job: EvaluationJob) -> Student:
+def _student(job: Job) -> Student:
     if rows_of := str(job.parameters.get("rows_of") or ""):
         path = Path(str(job.parameters.get("gguf") or job.parameters["folder"]))
         tokenizer = open_tokenizer(path)
@@ -123,7 +117,7 @@ def _student(job: EvaluationJob) -> Student:
     return Student(folder / STUDENT_NAME, tokenizer, rows_of_run(folder, job.project_folder, tokenizer))
 
 
-def _gap(job: EvaluationJob, spec: TeacherSpec, student: Student, rows: MeasuredRows) -> dict[str, Any]:
+def _gap(job: Job, spec: TeacherSpec, student: Student, rows: MeasuredRows) -> dict[str, Any]:
     obstacle = _obstacle(spec, student, rows)
     pairs = rows.pairs
     with ExitStack() as stack:
@@ -196,9 +190,7 @@ def _local_logits(spec: TeacherSpec, longest: int) -> LogitSource:
     return LlamaLogits(copy.path if copy else path, context_tokens=longest)
 
 
-def _answers(
-    job: EvaluationJob, spec: TeacherSpec, student: Student, chosen: list[Any], rows: MeasuredRows
-) -> list[SideBySide]:
+def _answers(job: Job, spec: TeacherSpec, student: Student, chosen: list[Any], rows: MeasuredRows) -> list[SideBySide]:
     """Greedy answers of both; one model at a time is in memory. A teacher that cannot answer is said, not fatal."""
     if not chosen or not job.continues():
         return []
@@ -207,7 +199,8 @@ def _answers(
     count = int(job.parameters.get("max_tokens") or max(LEAST_ANSWER, min(longest + 8, MOST_ANSWER)))
     job.progress(0, 2, unit="models", stage="answers")
     try:
-        theirs = _ask(job, open_teacher(spec, job.secrets), prompts, count)
+        now = replace(spec, options={**spec.options, "batch": False})  # somebody waits
+        theirs = _ask(job, open_teacher(now, job.secrets, ledger=ledger_of(job)), prompts, count)
     except KnownError as error:
         job.warn("The teacher gave no answers to compare", f"{error.title}. {error.detail}", error.hint)
         return []
@@ -219,7 +212,7 @@ def _answers(
 
 
 @contextmanager
-def _speaking(job: EvaluationJob, student: Student) -> Iterator[TeacherSpec]:
+def _speaking(job: Job, student: Student) -> Iterator[TeacherSpec]:
     """The student as a file that llama.cpp answers from."""
     with tempfile.TemporaryDirectory(dir=job.run_folder, prefix=".kdtmp-") as folder:
         path = student.path
@@ -229,7 +222,7 @@ def _speaking(job: EvaluationJob, student: Student) -> Iterator[TeacherSpec]:
         yield TeacherSpec("student", "gguf", path=str(path), options={"dequantise": False})
 
 
-def _accuracy(job: EvaluationJob, student: Student, rows: MeasuredRows) -> float | None:
+def _accuracy(job: Job, student: Student, rows: MeasuredRows) -> float | None:
     """Share of the prompts with a reference that the student answers rightly, greedily; None where there is none."""
     asked = [item for item in rows.prompts(len(rows.examples)) if item.reference.strip()]
     if not asked or not job.continues():
@@ -241,7 +234,7 @@ def _accuracy(job: EvaluationJob, student: Student, rows: MeasuredRows) -> float
     return share_right([item.reference for item in asked], answers)
 
 
-def _ask(job: EvaluationJob, model: Teacher, prompts: list[Prompt], count: int) -> dict[int, str]:
+def _ask(job: Job, model: Teacher, prompts: list[Prompt], count: int) -> dict[int, str]:
     try:
         return answers_of(model, prompts, count, lambda: not job.continues())
     finally:

@@ -1,8 +1,8 @@
 """The chat server: one child process that holds the models of a conversation and streams their answers.
 
 `python -m kdstudio chat-server` reads JSON lines on standard input and writes JSON lines on standard output:
-first `{"models": [{"id", "gguf" | "teacher", "context_tokens"?}], "secrets": {}}`, then any number of
-`{"id", "model", "messages", "sampling"}` and `{"cancel": id}`. Each request gets `{"id", "delta"}` lines and one
+first `{"models": [{"id", "gguf" | "teacher", "context_tokens"?}], "secrets": {}, "project": folder?}`, then any number
+of `{"id", "model", "messages", "sampling"}` and `{"cancel": id}`. Each request gets `{"id", "delta"}` lines and one
 `{"id", "done": true, "text", "tokens", "tokens_per_second", "finish_reason", "log_probs", "cost"}` or
 `{"id", "error"}`; each model says `{"ready": model}` once it is loaded. `log_probs` has a
 `[text, nats, [[text, nats], ...]]` for each token, where sampling asks for so many of the likeliest and the model gives
@@ -71,6 +71,7 @@ class ChatServer:
         given = greeting.get("secrets")
         keys = {str(name): str(value) for name, value in given.items()} if isinstance(given, dict) else {}
         self._secrets = tuple(keys.values())
+        project = Path(str(greeting["project"])) if greeting.get("project") else None
         models = greeting.get("models")
         for entry in models if isinstance(models, list) else []:
             if not isinstance(entry, dict) or "id" not in entry:
@@ -78,7 +79,7 @@ class ChatServer:
             name = str(entry["id"])
             self._queues[name] = queue.Queue()
             thread = threading.Thread(
-                target=self._answer_all, args=(name, entry, keys), name=f"chat {name}", daemon=True
+                target=self._answer_all, args=(name, entry, keys, project), name=f"chat {name}", daemon=True
             )
             self._threads.append(thread)
             thread.start()
@@ -99,12 +100,12 @@ class ChatServer:
             self._open[identity] = threading.Event()
         self._queues[model].put(request)
 
-    def _answer_all(self, name: str, entry: dict[str, Any], keys: dict[str, str]) -> None:
+    def _answer_all(self, name: str, entry: dict[str, Any], keys: dict[str, str], project: Path | None) -> None:
         """Body of a model's thread. A model that cannot be loaded answers every request with the reason."""
         model: ChatModel | None = None
         broken: KnownError | None = None
         try:
-            model = open_model(entry, keys, self._threads_now)
+            model = open_model(entry, keys, self._threads_now, project)
             self._write({"ready": name})
         except Exception as error:  # noqa: BLE001 - whatever a library raises, the person gets words
             broken = self._told(error)
@@ -164,8 +165,16 @@ class ChatServer:
         return KnownError("The chat broke", detail, "This is a fault of the program; please report it.")
 
 
-def open_model(entry: dict[str, Any], keys: dict[str, str], threads: Callable[[], int] | None = None) -> ChatModel:
-    """The model of a `{"gguf": path}` or `{"teacher": spec}` entry. Raises `BadInput` when it names neither."""
+def open_model(
+    entry: dict[str, Any],
+    keys: dict[str, str],
+    threads: Callable[[], int] | None = None,
+    project: Path | None = None,
+) -> ChatModel:
+    """The model of a `{"gguf": path}` or `{"teacher": spec}` entry. Raises `BadInput` when it names neither.
+
+    What a teacher costs is written into the `project` folder, which also keeps the pictures that it is shown.
+    """
     from kdstudio.jobs.chat_models import LlamaChat, TeacherChat
 
     context = int(entry.get("context_tokens") or 0)
@@ -180,9 +189,10 @@ def open_model(entry: dict[str, Any], keys: dict[str, str], threads: Callable[[]
     if spec.kind == "gguf":
         wish = context or int(spec.options.get("context_tokens") or 0)
         return LlamaChat(Path(spec.path), context_tokens=wish, threads=threads)
+    from kdstudio.teachers.by_hand import HandLedger
     from kdstudio.teachers.opening import open_teacher
 
-    return TeacherChat(open_teacher(spec, keys))
+    return TeacherChat(open_teacher(spec, keys, ledger=HandLedger(project) if project else None))
 
 
 def _parse(line: bytes) -> dict[str, Any]:

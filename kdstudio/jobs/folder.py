@@ -24,6 +24,7 @@ JOB_NAME, STATUS_NAME, CONTROL_NAME, HEARTBEAT_NAME, LOCK_NAME, LOG_NAME = (
     "lock",
     "log.txt",
 )
+ASKED_NAME = "asked"  # of the project, with a journal of what was asked by hand
 HEARTBEAT_SECONDS = 5.0
 NOT_RESPONDING_SECONDS = 60.0
 

@@ -65,7 +65,7 @@ class Ledger(Protocol):
 
 
 class NoLedger:
-    """For a question asked by hand: nothing is written, nothing counted."""
+    """For a question outside of any project: nothing is written, nothing counted."""
 
     def __init__(self) -> None:
         self.spend, self.run = Spend(), "-"
@@ -167,7 +167,7 @@ class JournalLedger:
             await self._commit.written([Attempt(*question, number, reserved)])
         except asyncio.CancelledError:  # it is perhaps written, but will not be sent
             self._open.pop((question, number), None)
-            self._commit.write([_settled(question, number, None)])
+            self._commit.write([settled(question, number, None)])
             raise
         return number
 
@@ -183,7 +183,7 @@ class JournalLedger:
         self._batches.resolved((question, number))
         if (held := self._held.pop((question, number), None)) is not None:
             self.spend.correct((answered.completion.cost if answered else 0.0) - held)
-        event = _settled(question, number, answered)
+        event = settled(question, number, answered)
         self._count(event)
         self._job.emit_all([event])
         if time.monotonic() - self._metric_at >= _METRIC_SECONDS:
@@ -279,7 +279,8 @@ class JournalLedger:
         self._job.emit_all([Metric(self._settled, {"spend": round(self.spend.spent, 6)})])
 
 
-def _settled(question: Question, number: int, answered: Answered | None) -> Settled:
+def settled(question: Question, number: int, answered: Answered | None) -> Settled:
+    """The event of what became of an attempt."""
     if answered is None:
         return Settled(*question, number, "refused")
     completion = answered.completion

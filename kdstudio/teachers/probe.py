@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from kdstudio.errors import KnownError, in_one_line
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling
+from kdstudio.teachers.ledger import ledger_of
 from kdstudio.teachers.opening import open_teacher
 from kdstudio.teachers.prices import price_of
 
@@ -34,7 +35,7 @@ def run(job: Job) -> dict[str, Any]:
     """Open `teacher` and ask it one thing (`question`).
 
     Returns capabilities, text, tokens, seconds (to the whole answer), tokens_per_second and, for an endpoint, models,
-    price and cost.
+    price, cost and, as for any run, spend.
     Raises `KnownError` with a title of its own for each way in which that fails: cannot be reached, does not answer in
     time, asks for or refuses a key, does not have the model, is no chat endpoint.
     """
@@ -47,7 +48,7 @@ def run(job: Job) -> dict[str, Any]:
 
 def _endpoint(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
     """An endpoint: which models it lists is asked first, as the quickest way to find out that it is not there."""
-    patience = {"timeout_seconds": PATIENCE_SECONDS, **spec.options, "tries": 2}
+    patience = {"timeout_seconds": PATIENCE_SECONDS, **spec.options, "tries": 2, "batch": False}
     spec = replace(spec, options=patience)
     names = _listed(spec, job.secrets)
     known = not names or spec.model in names or f"{spec.model}:latest" in names
@@ -86,7 +87,7 @@ def _some(names: list[str]) -> str:
 def _asked(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
     """Open the teacher and ask it."""
     request = Request("probe", ({"role": "user", "content": question},), Sampling(max_tokens=ANSWER_TOKENS))
-    teacher = open_teacher(spec, job.secrets)
+    teacher = open_teacher(spec, job.secrets, ledger=ledger_of(job))
     try:
         began = time.monotonic()
         completion = next(iter(teacher.generate([request], stop=lambda: not job.continues())), None)
@@ -94,17 +95,21 @@ def _asked(job: Job, spec: TeacherSpec, question: str) -> dict[str, Any]:
         for note in teacher.notes:
             job.warn(note)
         found = {"capabilities": asdict(teacher.capabilities), **_judged(job, completion, seconds)}
-        return {**found, **_priced(spec, completion)}
+        return {**found, **_priced(job, spec, completion)}
     finally:
         teacher.close()
 
 
-def _priced(spec: TeacherSpec, completion: Completion | None) -> dict[str, Any]:
-    """For one that costs money: dollars for a million tokens (in, out), None where not known; what the test cost."""
+def _priced(job: Job, spec: TeacherSpec, completion: Completion | None) -> dict[str, Any]:
+    """For one that costs money: dollars for a million tokens (in, out), None where not known; what the test cost.
+
+    With what a run says of its spending, so that a test counts as spent like any other question.
+    """
     if spec.kind not in ("openai", "anthropic"):
         return {}
     price = price_of(spec)
-    return {"price": price and [price.input, price.output], "cost": completion.cost if completion else 0.0}
+    told = ledger_of(job).report() if price is not None and price.input + price.output > 0 else {}
+    return {"price": price and [price.input, price.output], "cost": completion.cost if completion else 0.0, **told}
 
 
 def _judged(job: Job, completion: Completion | None, seconds: float) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QObject, QProcess, QProcessEnvironment, Signal
@@ -46,8 +47,11 @@ class ChatProcess(QObject):
         """Whether a server process exists."""
         return self._process is not None
 
-    def start(self, models: list[dict[str, Any]], keys: dict[str, str]) -> None:
-        """Start a server with these models (`{"id", "gguf"}` or `{"id", "teacher"}`), in place of the one that runs."""
+    def start(self, models: list[dict[str, Any]], keys: dict[str, str], project: Path | None = None) -> None:
+        """Start a server with these models (`{"id", "gguf"}` or `{"id", "teacher"}`), in place of the one that runs.
+
+        What teachers cost is counted in the `project` folder, which also keeps the pictures that they are shown.
+        """
         self.stop()
         process = QProcess(self)
         environment = QProcessEnvironment.systemEnvironment()
@@ -60,7 +64,7 @@ class ChatProcess(QObject):
         process.finished.connect(self._ended)
         self._process, self._buffer, self._errors = process, b"", ""
         process.start(self._command[0], self._command[1:])
-        self._write({"models": models, "secrets": keys})
+        self._write({"models": models, "secrets": keys, **({"project": str(project)} if project else {})})
 
     def send(self, request_id: str, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any]) -> None:
         """Ask a model; the answer comes by signals under `request_id`."""

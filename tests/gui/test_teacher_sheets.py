@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QApplication, QLabel, QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
 
 from kdstudio import secrets
-from kdstudio.jobs.events import Settled
+from kdstudio.jobs.events import Attempt, Settled
 from kdstudio.jobs.journal import JournalWriter
 from kdstudio.models.model_card import model_card
 from kdstudio.models.spec import TeacherSpec
@@ -255,7 +255,12 @@ def test_money_spent_is_summed_over_the_projects_runs(
     journal.close()
     project.runs.set_state(both, "stopped", result={"spend": 0.75})
     project.runs.add("fetch_sample", "Sample", {})
-    assert spent_by_teacher(project) == {"Api": 1.75, "Other": 0.25}
+    (project.folder / "asked").mkdir()
+    by_hand = JournalWriter(project.folder / "asked")
+    by_hand.write_all([Attempt("Other", "by-hand-1", 1, 0.5), Settled("Other", "by-hand-1", 1, cost=0.125)])
+    by_hand.write_all([Attempt("Other", "by-hand-1", 2, 0.25)])  # it may have been billed
+    by_hand.close()
+    assert spent_by_teacher(project) == {"Api": 1.75, "Other": 0.625}
     added(page, project, API, qtbot)
     qtbot.waitUntil(lambda: page.cards["Api"].money.text().startswith("$1.75 spent"), timeout=SECOND)
 

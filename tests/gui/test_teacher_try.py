@@ -138,6 +138,9 @@ def test_an_endpoint_streams_can_be_stopped_and_says_that_it_gives_no_log_probs(
     assert panel.answer.view.toPlainText() == "Yes."
     assert "sent no log-probs" in panel.without.text()
     assert "$" in panel.figures.text()
+    qtbot.waitUntil(lambda: " spent" in page.cards["Api"].money.text(), timeout=SECOND)
+    assert not page.cards["Api"].money.text().startswith("$0.00")
+    assert page.cards["Api"].panel is panel
     secrets.forget("try-key")
 
 

@@ -222,7 +222,9 @@ class ChatPage(Page):
 
     def _start_and_ask(self, text: str, chosen: dict[str, ChatModel], keys: dict[str, str]) -> None:
         self._loaded = chosen
-        self.server.start([model.entry(role) for role, model in chosen.items()], keys)
+        project = self.session.project
+        models = [model.entry(role) for role, model in chosen.items()]
+        self.server.start(models, keys, project.folder if project else None)
         self._ask(text, chosen)
 
     def _ask(self, text: str, chosen: dict[str, ChatModel]) -> None:

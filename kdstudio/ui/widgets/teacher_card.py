@@ -208,7 +208,10 @@ class TeacherCard(Card):
         if self.panel is not None:
             self.end_try()
             return
-        self._hold(TryPanel(self.stored.spec, self)).question.setFocus()
+        project = self._session.project
+        panel = TryPanel(self.stored.spec, self, project=project.folder if project else None)
+        panel.paid.connect(self._session.teachers_changed)
+        self._hold(panel).question.setFocus()
         self.trying.emit(self.stored.spec.name)
 
     def take_try(self, other: TeacherCard) -> None:

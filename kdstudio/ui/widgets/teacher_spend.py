@@ -1,4 +1,4 @@
-"""What each teacher has cost this project so far, from its runs; for a background task."""
+"""What each teacher has cost this project so far, in its runs and asked by hand; for a background task."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kdstudio.jobs.folder import ASKED_NAME
 
 if TYPE_CHECKING:
     from kdstudio.project import Project, Run
@@ -27,10 +29,14 @@ def spent_by_teacher(project: Project) -> dict[str, float]:
         if len(names) == 1:
             totals[names[0]] += spent
         elif names and spent:
-            folder = project.runs_folder / run.id
-            for name, amount in _by_journal(folder, _journal_bytes(folder)):
-                totals[name] += amount
+            _add(totals, project.runs_folder / run.id)
+    _add(totals, project.folder / ASKED_NAME)
     return dict(totals)
+
+
+def _add(totals: defaultdict[str, float], folder: Path) -> None:
+    for name, amount in _by_journal(folder, _journal_bytes(folder)):
+        totals[name] += amount
 
 
 def _spent(project: Project, run: Run) -> float:
@@ -54,12 +60,17 @@ def _journal_bytes(folder: Path) -> int:
 
 @lru_cache(maxsize=64)
 def _by_journal(folder: Path, _size: int) -> tuple[tuple[str, float], ...]:
-    """What each of several teachers was paid, from the answers that were settled; read anew when the journal grew."""
-    from kdstudio.jobs.events import Settled
+    """What each of several teachers was paid, and what it may have billed; read anew when the journal grew."""
+    from kdstudio.jobs.events import Attempt, Settled
     from kdstudio.jobs.journal import read_journal
 
-    totals: defaultdict[str, float] = defaultdict(float)
+    costs: dict[tuple[str, str, int], float] = {}
     for line in read_journal(folder):
-        if isinstance(line.event, Settled):
-            totals[line.event.teacher] += line.event.cost
+        event = line.event
+        if isinstance(event, Attempt | Settled):
+            cost = event.reserved if isinstance(event, Attempt) else event.cost
+            costs[event.teacher, event.key, event.number] = cost
+    totals: defaultdict[str, float] = defaultdict(float)
+    for (teacher, _, _), cost in costs.items():
+        totals[teacher] += cost
     return tuple(totals.items())

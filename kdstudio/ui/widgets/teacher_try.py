@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
@@ -39,14 +40,25 @@ _WITHOUT = {
 
 
 class TryPanel(QWidget):
-    """`closed`: the person is done with it. Enter asks, Escape stops."""
+    """`closed`: the person is done with it; `paid`: an answer cost something. Enter asks, Escape stops.
+
+    What is asked counts as spent in the `project` folder.
+    """
 
     closed = Signal()
+    paid = Signal()
 
-    def __init__(self, spec: TeacherSpec, parent: QWidget | None = None, *, server: ChatProcess | None = None) -> None:
+    def __init__(
+        self,
+        spec: TeacherSpec,
+        parent: QWidget | None = None,
+        *,
+        project: Path | None = None,
+        server: ChatProcess | None = None,
+    ) -> None:
         super().__init__(parent)
         self.setObjectName("teacher_try_panel")
-        self.spec = spec
+        self.spec, self.project = spec, project
         self.server = server or ChatProcess(self)
         self._numbers = itertools.count(1)
         self._open, self._stopped, self._waiting = "", False, ""
@@ -140,7 +152,8 @@ class TryPanel(QWidget):
     def _start(self, text: str, keys: dict[str, str]) -> None:
         if self.busy:
             patient = {"tries": _TRIES, **self.spec.options} if self.spec.kind in ENDPOINTS else self.spec.options
-            self.server.start([{"id": _MODEL, "teacher": asdict(replace(self.spec, options=patient))}], keys)
+            models = [{"id": _MODEL, "teacher": asdict(replace(self.spec, options=patient))}]
+            self.server.start(models, keys, self.project)
             self._send(text)
 
     def _send(self, text: str) -> None:
@@ -206,6 +219,8 @@ class TryPanel(QWidget):
         self.pill.set_word(word or "answered", "idle" if self._stopped else "warn" if word else "good")
         self.pill.show()
         self._show_busy()
+        if reply.get("cost") or self._stopped:
+            self.paid.emit()
 
     def _say_without(self, text: str) -> None:
         words = _WITHOUT.get(self.spec.kind, "It gave no log-probs, so that its tokens cannot be coloured.")

@@ -15,6 +15,7 @@ from kdstudio.evaluation.job import run
 from kdstudio.export.job import run as export
 from kdstudio.models.conversation import encode_conversation
 from kdstudio.students.save import open_tokenizer
+from tests.loopback import Loopback
 from tests.tiny import tiny_gguf, tiny_model
 from tests.unit.export.trained import RUN, job_in, journal, teacher_path, trained_project
 
@@ -107,6 +108,18 @@ def test_a_teacher_that_fails_to_answer_leaves_the_figures(project: Path) -> Non
     result, _ = evaluate(project, run=RUN, teacher=spec, samples=1)
     assert result["student_nll"] > 0
     assert result["answers"] == 0
+
+
+def test_a_teacher_that_costs_is_asked_in_the_runs_ledger_and_at_once(project: Path) -> None:
+    with Loopback(models=("m",)) as server:
+        options = {"price": {"input": 1.0, "output": 1.0}, "batch": True}
+        spec = teacher(kind="openai", path="", url=server.url, model="m", options=options)
+        result, lines = evaluate(project, run=RUN, teacher=spec, samples=1)
+        assert len(server.asked) == 1
+    assert result["answers"] == 1
+    assert result["spend"] > 0
+    kept = ["attempt", "body", "settled"]
+    assert [line["event"] for line in lines if line["event"] in kept] == kept
 
 
 def test_a_stop_is_kept(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -17,9 +18,13 @@ import pytest
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs.chat import _sampling, chat_once
 from kdstudio.jobs.chat_models import LlamaChat, TeacherChat
+from kdstudio.jobs.events import Settled
+from kdstudio.jobs.journal import read_journal
+from kdstudio.models.pictures import keep
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Request, Sampling
 from kdstudio.teachers.llama import LlamaTeacher
+from tests.loopback import Loopback
 from tests.support.huge_gguf import huge_gguf
 from tests.tiny import tiny_gguf, tiny_model
 
@@ -38,7 +43,7 @@ def ignore(_text: str) -> None:
 class Server:
     """A running chat server."""
 
-    def __init__(self, models: list[dict[str, Any]], secrets: dict[str, str] | None = None) -> None:
+    def __init__(self, models: list[dict[str, Any]], secrets: dict[str, str] | None = None, **more: Any) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kdstudio", "chat-server"],
             stdin=subprocess.PIPE,
@@ -46,7 +51,7 @@ class Server:
             stderr=subprocess.DEVNULL,
         )
         self.seen: list[dict[str, Any]] = []
-        self.say({"models": models, "secrets": secrets or {}})
+        self.say({"models": models, "secrets": secrets or {}, **more})
 
     def say(self, message: dict[str, Any] | bytes) -> None:
         stream: IO[bytes] | None = self.process.stdin
@@ -202,6 +207,22 @@ def test_a_secret_never_comes_back(tmp_path: Path) -> None:
     assert "sk-canary" not in json.dumps(running.seen)
     assert error["error"]["title"]
     running.close()
+
+
+def test_a_teacher_that_costs_is_counted_in_the_project_and_sees_its_pictures(tmp_path: Path) -> None:
+    png = b"\x89PNG\r\n\x1a\n and more"
+    with Loopback(models=("m",)) as loopback:
+        options = {"price": {"input": 1.0, "output": 1.0}}
+        spec = {"name": "api", "kind": "openai", "url": loopback.url, "model": "m", "options": options}
+        running = Server([{"id": "api", "teacher": spec}], project=str(tmp_path))
+        parts = [{"type": "text", "text": "what is it?"}, {"type": "image", "image": keep(tmp_path, png)}]
+        running.say({"id": "1", "model": "api", "messages": [{"role": "user", "content": parts}]})
+        cost = running.until("done", "1")["cost"]
+        assert running.close() == 0
+        assert base64.b64encode(png).decode() in json.dumps(loopback.asked[0].body)
+    settled = [line.event for line in read_journal(tmp_path / "asked") if isinstance(line.event, Settled)]
+    assert [(event.teacher, event.cost) for event in settled] == [("api", cost)]
+    assert cost > 0
 
 
 def test_a_teacher_that_does_not_stream_answers_whole() -> None:

@@ -12,7 +12,7 @@ import pytest
 from kdstudio.errors import BadInput, KnownError
 from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.child import Job
-from kdstudio.jobs.events import Warned
+from kdstudio.jobs.events import Attempt, Settled, Warned
 from kdstudio.jobs.journal import read_journal
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers import asking, probe
@@ -105,8 +105,16 @@ def test_a_key_that_only_chat_refuses_is_not_taken_for_a_wrong_model(server: Loo
 def test_an_endpoint_is_told_its_price_and_what_the_test_cost(server: Loopback, tmp_path: Path) -> None:
     result = probed(tmp_path, at(server.url, price={"input": 1.0, "output": 10.0}))
     assert result["price"] == [1.0, 10.0]
+    assert result["spend"] == pytest.approx(result["cost"])
     assert result["cost"] > 0
+    assert result["possibly_billed"]["count"] == 0
+    events = [line.event for line in read_journal(tmp_path)]
+    assert [event.teacher for event in events if isinstance(event, Attempt | Settled)] == ["api", "api"]
     assert probed(tmp_path, at(server.url))["price"] == [0.0, 0.0]  # on this machine
+
+
+def test_a_test_is_asked_at_once_even_of_one_that_is_asked_in_batches(server: Loopback, tmp_path: Path) -> None:
+    assert probed(tmp_path, at(server.url, batch=True))["text"]
 
 
 def test_a_server_that_is_too_slow(server: Loopback, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
