@@ -27,6 +27,7 @@ from kdstudio.teachers.background_loop import StopWatch
 from kdstudio.teachers.base import Capabilities, Completion, Request, Teacher
 from kdstudio.teachers.ledger import ledger_of
 from kdstudio.teachers.opening import open_teacher
+from kdstudio.teachers.presence import absence
 from kdstudio.teachers.signals import SparseSignal
 
 if TYPE_CHECKING:
@@ -64,7 +65,29 @@ def open_speakers(job: Job) -> Teacher:
     if len(set(names)) < len(names):
         raise BadInput("A teacher is named twice", ", ".join(names), "Name each teacher of the run once.")
     sharing = sharing_of(parameters, names, judge.name if judge else "", student.name if student else "")
-    return Speakers(_members(specs.values(), lambda spec: open_teacher(spec, job.secrets, ledger=ledger)), sharing)
+    members = _members(specs.values(), lambda spec: open_teacher(spec, job.secrets, ledger=ledger))
+    _set_absent_aside(job, specs.values(), members, sharing)
+    return Speakers(members, sharing)
+
+
+def _set_absent_aside(job: Job, specs: Iterable[TeacherSpec], members: Iterable[Member], sharing: Sharing) -> None:
+    """Find out before the first question who is not there, and say it once.
+
+    Raises `KnownError` when no teacher is there, or when the judge or the student is not.
+    """
+    absent = {spec.name: words for spec in specs if (words := absence(spec, job.secrets))}
+    if not absent:
+        return
+    told = "; ".join(f"{name}: {words}" for name, words in absent.items())
+    hint = "Move the file back or start the server, or leave that teacher out; what has no answer then is asked again."
+    there = [name for name in sharing.teachers if name not in absent]
+    if not there or not absent.keys().isdisjoint((sharing.judge, sharing.student)):
+        raise KnownError("Who this run asks is not there", f"{told}.", hint)
+    for member in members:
+        if member.name in absent:
+            member.failed = KnownError("It is not there", absent[member.name])
+    title = f"{len(absent)} of {len(sharing.teachers)} teachers {'is' if len(absent) == 1 else 'are'} not there"
+    job.warn(title, f"{told}. The run goes on with {', '.join(there)}.", hint)
 
 
 def _optional(job: Job, role: str) -> TeacherSpec | None:

@@ -19,6 +19,8 @@ from kdstudio.elicitation.speakers import Speakers, open_speakers
 from kdstudio.errors import BadInput, BugError, KnownError
 from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.child import Job
+from kdstudio.jobs.events import Warned
+from kdstudio.jobs.journal import read_journal
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.teachers.base import Completion, Request, Sampling, Teacher
 from kdstudio.teachers.llama import LlamaTeacher
@@ -341,6 +343,31 @@ def speakers_in(tmp_path: Path) -> Iterator[Callable[..., Teacher]]:
 def test_a_job_with_one_teacher_asks_it_directly(speakers_in: Callable[..., Teacher]) -> None:
     assert isinstance(speakers_in(), ScriptedTeacher)
     assert isinstance(speakers_in(teachers=[spec_of("a")]), ScriptedTeacher)
+
+
+def test_who_is_not_there_is_said_once_before_the_first_question(
+    speakers_in: Callable[..., Teacher], tmp_path: Path
+) -> None:
+    gone = [asdict(TeacherSpec(name, "gguf", path=str(tmp_path / f"{name}.gguf"))) for name in ("g", "h")]
+    teacher = speakers_in(teachers=[gone[0], spec_of("a"), gone[1]])
+    told = [line.event for line in read_journal(tmp_path / "p" / "runs" / "0")]
+    (warning,) = [event for event in told if isinstance(event, Warned)]
+    assert warning.title == "2 of 3 teachers are not there"
+    assert f"g: there is no {tmp_path / 'g.gguf'}; h: there is no" in warning.detail
+    assert "The run goes on with a." in warning.detail
+    assert who(answers(teacher, asks(9))) == {"a": 9}
+    assert teacher.notes == []
+    teacher.close()
+
+
+@pytest.mark.parametrize("role", ["judge", "student", "teachers"])
+def test_without_whom_a_run_cannot_be_it_does_not_begin(
+    speakers_in: Callable[..., Teacher], tmp_path: Path, role: str
+) -> None:
+    gone = [asdict(TeacherSpec(name, "gguf", path=str(tmp_path / f"{name}.gguf"))) for name in ("g", "h")]
+    with pytest.raises(KnownError, match="is not there") as caught:
+        speakers_in(**({"teachers": gone} if role == "teachers" else {role: gone[0]}))
+    assert "g.gguf" in caught.value.detail
 
 
 def test_a_job_says_who_speaks(speakers_in: Callable[..., Teacher]) -> None:
