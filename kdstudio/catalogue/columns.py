@@ -26,11 +26,11 @@ from kdstudio.catalogue.steps import (
 from kdstudio.catalogue.templates import expression_template, read_template
 from kdstudio.errors import BadInput
 
-PROMPT_COLUMNS = ("messages", "prompt", "reference", "tags")
+PROMPT_COLUMNS = ("messages", "prompt", "reference", "tags", "tools")
 # What a row is given; a tag of that name would be taken for the column. `tags` is no word that anybody tags with.
 _GIVEN = {name for names in START_COLUMNS.values() for name in names} | {"request"}
 # What says which row it is: written over, everything that follows would speak of another one.
-_OWN = ("messages", "prompt", "tags", "round", "number", "document", "path")
+_OWN = ("messages", "prompt", "tags", "tools", "round", "number", "document", "path")
 _KEPT = ("provenance", "labels")  # what the program itself keeps with a row
 
 
@@ -259,18 +259,18 @@ def _emitting(step: EmitStep, known: _Known) -> Flow:
     reads, either, wrote = {*step.extras, *step.tags_from}, set[str](), set[str]()
     match step.kind:
         case "response":
-            reads |= {step.text, step.reasoning}
+            reads |= {"" if step.tool_calls and step.text not in known.columns else step.text}
+            reads |= {step.reasoning, step.tool_calls}
         case "label":
             reads |= {step.text, step.reasoning}
             either |= {step.labels_from}
         case "prompt":
-            reads |= {step.messages or step.text, step.system, step.reference}
+            reads |= {step.messages or step.text, step.system, step.reference, step.tools}
             wrote |= {*PROMPT_COLUMNS, "request"}
         case "preference" if step.chosen or step.rejected:
             reads |= {step.chosen or "(chosen)", step.rejected or "(rejected)"}
         case "preference":
             reads |= {step.candidates, step.scores}
-    del known
     return reads - {""}, either - {""}, wrote
 
 

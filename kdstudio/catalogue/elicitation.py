@@ -10,8 +10,8 @@ from kdstudio.registry import Params
 
 # The columns that a row starts with, by the input's source.
 START_COLUMNS: dict[str, tuple[str, ...]] = {
-    "prompts": ("messages", "prompt", "reference", "tags", "round"),
-    "responses": ("messages", "prompt", "reference", "tags", "response", "reasoning", "teacher", "round"),
+    "prompts": ("messages", "prompt", "reference", "tags", "tools", "round"),
+    "responses": ("messages", "prompt", "reference", "tags", "tools", "response", "reasoning", "teacher", "round"),
     "documents": ("document", "title", "text", "path", "round"),
     "nothing": ("number", "round"),
 }

@@ -260,6 +260,14 @@ class EmitStep(StepParams):
     system: str = Field("", description="For a prompt: column with its system message.")
     messages: str = Field("", description="For a prompt: column with all its messages, in place of `text`.")
     reference: str = Field("", description="For a prompt: column with the right answer.")
+    tools: str = Field(
+        "", description="For a prompt: column with the tools that it declares, as a list or JSON, as in OpenAI's API."
+    )
+    tool_calls: str = Field(
+        "",
+        description="For a response: column with calls ({name, arguments}, a list of them, or JSON); they must fit the "
+        "prompt's tools, and may stand beside a text or alone.",
+    )
     tags: tuple[str, ...] = Field(
         (), description="For a prompt: its tags; `tags`, or a column that a step wrote, stands for what it holds."
     )

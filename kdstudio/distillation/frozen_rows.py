@@ -53,7 +53,7 @@ def _response_rows(project_folder: Path, table: DataTable) -> Iterator[SourceRow
                 yield SourceRow(
                     prompt.id,
                     response.id,
-                    tuple(prompt.messages),
+                    prompt.conversation,
                     response.text,
                     tuple(prompt.tags),
                     response.reasoning if table.reasoning == "think_tags" else "",
@@ -71,7 +71,7 @@ def _preference_rows(project_folder: Path, table: DataTable) -> Iterator[SourceR
             prompt = project.rows.prompt(row.prompt_id)
             for text, score in zip(row.candidates, row.scores, strict=True):
                 yield SourceRow(
-                    prompt.id, row.id, tuple(prompt.messages), text, tuple(prompt.tags), group=row.id, score=score
+                    prompt.id, row.id, prompt.conversation, text, tuple(prompt.tags), group=row.id, score=score
                 )
 
 

@@ -10,6 +10,8 @@ from kdstudio.catalogue.columns import PROMPT_COLUMNS
 from kdstudio.catalogue.steps import EmitStep, LoopStep
 from kdstudio.elicitation.passage import FallenError, Passage, Written
 from kdstudio.elicitation.steps import entries_of
+from kdstudio.elicitation.tool_rows import called, tools_for
+from kdstudio.models.tool_calls import text_of
 from kdstudio.project.content import last_user_text
 from kdstudio.project.journal_rows import UnusableRowError, prompt_fingerprint
 
@@ -35,11 +37,16 @@ def emit_row(step: EmitStep, passage: Passage, *, teacher: str, recipe_hash: str
     Reasoning comes from the column that the recipe names, else from the teacher if it gave some apart.
     """
     text = _text(step.text, passage)
+    message = (
+        called(text, passage.columns.get(step.tool_calls), passage.columns.get("tools")) if step.tool_calls else {}
+    )
+    text = text_of(message) if message else text
     if not text.strip():
         raise FallenError(passage.rejected or "the response is empty")
     return {
         "prompt_id": passage.prompt_id,
         "text": text,
+        **({"message": message} if message else {}),
         "reasoning": str(passage.columns.get(step.reasoning, "")) if step.reasoning else passage.reasoning,
         "finish_reason": passage.finish_reason,
         "teacher": teacher,
@@ -104,8 +111,10 @@ def _prompt_row(step: EmitStep, passage: Passage, origin: Provenance) -> dict[st
         **({"passage": passage.place} if passage.place else {}),
     }
     kept = {name: passage.columns[name] for name in step.extras if name in passage.columns}
+    messages = _messages(step, passage)
+    kept |= tools_for(messages, passage.columns.get(step.tools) if step.tools else kept.get("tools"))
     return {
-        "messages": _messages(step, passage),
+        "messages": messages,
         "tags": _tags(step, passage),
         "reference": _text(step.reference, passage),
         "status": "rejected" if passage.rejected else step.status,
@@ -185,6 +194,7 @@ def _becomes_its_own(passage: Passage, row: Mapping[str, Any]) -> None:
         "prompt": last_user_text(row["messages"]),
         "reference": row["reference"],
         "tags": row["tags"],
+        "tools": row["extras"].get("tools", []),
     }
 
 

@@ -113,6 +113,7 @@ class Pipeline:
             "prompt": prompt.text,
             "reference": prompt.reference,
             "tags": list(prompt.tags),
+            "tools": list(prompt.extras.get("tools") or ()),
             "round": 1,
         }
         return self.start(str(prompt.id), columns, prompt_id=prompt.id)

@@ -44,4 +44,4 @@ def _texts(step: EmitStep) -> tuple[str, ...]:
             return (step.messages or step.text,)
         case "preference":
             return (step.chosen, step.rejected) if step.chosen or step.rejected else (step.candidates, step.scores)
-    return (step.text,)
+    return (step.text, step.tool_calls)

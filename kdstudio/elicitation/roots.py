@@ -105,7 +105,7 @@ class Rounds:
         columns = {name: row.get(name, "") for name in ("messages", "prompt", "reference", "tags")}
         return pipeline.start(
             self._key(f"m{place + 1}"),
-            {**columns, "round": self.round},
+            {**columns, "tools": row.get("tools") or [], "round": self.round},
             prompt=str(row["fingerprint"]),
             prompt_id=int(row["id"]),
         )
@@ -127,6 +127,7 @@ class Rounds:
             "prompt": prompt.text,
             "reference": prompt.reference,
             "tags": list(prompt.tags),
+            "tools": list(prompt.extras.get("tools") or ()),
             "round": self.round,
         }
 

@@ -102,7 +102,7 @@ def rows_of_project(project_folder: Path, tokenizer: Tokenizer, maximum_tokens: 
     with Project.open(project_folder, read_only=True) as project:
         for status in ("accepted", "any"):
             sources = [
-                SourceRow(prompt.id, response.id, tuple(prompt.messages), response.text, tuple(prompt.tags))
+                SourceRow(prompt.id, response.id, prompt.conversation, response.text, tuple(prompt.tags))
                 for prompt, response in project.rows.pairs(status=status)
                 if response.status != "rejected"
             ]

@@ -7,12 +7,14 @@ token that ends its turn.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kdstudio.errors import BadInput
-from kdstudio.models.chat_template import render
+from kdstudio.models.chat_template import TRANSCRIPT, render
+from kdstudio.models.tool_calls import apart, for_template, read_calls
 
 Message = dict[str, Any]
 
@@ -95,12 +97,24 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
 def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message], response_text: str) -> Conversation:
     """Ids of the prompt, and of the response up to and with the end of its turn.
 
+    Tools that the messages carry (`tool_calls.with_tools`) are given to the chat template; with them, calls that the
+    response spells are given to it as calls where it knows any, and no byte of the text belongs to a token then.
+
     Equal to tokenising the rendered whole wherever the tokenizer does not join the prompt's last characters with the
     response's first ones; where it would, this is what the teacher saw. Raises `BadInput` as `encode_prompt` does.
     """
     prompt = _rendered(tokenizer, messages, add_generation_prompt=True)
+    content, calls = (
+        read_calls(response_text) if apart(messages)[1] and "tool_calls" in tokenizer.template else ("", [])
+    )
+    if calls:
+        called = {"role": "assistant", "content": content, "tool_calls": calls}
+        whole = _rendered(tokenizer, messages, called, add_generation_prompt=False)
+        if whole.startswith(prompt):
+            ids = _through_end_of_turn(tokenizer, whole[len(prompt) :], "")
+            return Conversation(tokenizer.encode(prompt, special=True), ids, [(0, 0)] * len(ids))
     answer = {"role": "assistant", "content": response_text}
-    whole = _rendered(tokenizer, [*messages, answer], add_generation_prompt=False)
+    whole = _rendered(tokenizer, messages, answer, add_generation_prompt=False)
     # A template that rewrites earlier turns, or the answer itself, cannot say where the answer begins.
     if whole.startswith(prompt) and response_text.strip() in whole[len(prompt) :]:
         rest = whole[len(prompt) :]
@@ -135,14 +149,48 @@ def _text_of(message: Message) -> str:
     )
 
 
-def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], *answer: Message, add_generation_prompt: bool) -> str:
+    """What the template makes of the messages, whose texts cannot leave their turns, and of the `answer` as it is."""
+    bare, tools = apart(messages)
+    harmless = [_without_controls(tokenizer, message) for message in bare]
+    template = tokenizer.template or TRANSCRIPT
     return render(
-        tokenizer.template,
-        plain_messages(messages),
+        template,
+        plain_messages(for_template([*harmless, *answer], tools, template)),
+        tools=[_without_controls(tokenizer, tool) for tool in tools],
         add_generation_prompt=add_generation_prompt,
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
     )
+
+
+# How vocabularies write control tokens: <|im_end|>, </s>, [INST]
+_SPELT = re.compile(r"<[^<>\s]{1,60}>|\[/?[A-Za-z_]{2,30}\]")
+
+
+def _without_controls(tokenizer: Tokenizer, value: Any) -> Any:
+    """A message whose texts hold no control token of this vocabulary: one that is spelt out is broken by a blank.
+
+    A document, an earlier answer or an imported row that spells `<|im_end|>` would end its turn and begin another one.
+    Only what this vocabulary takes for control is touched, and only on the way to the model: the stored text stays.
+    """
+    match value:
+        case str():
+            return (
+                _SPELT.sub(lambda found: _broken(tokenizer, found[0]), value) if "<" in value or "[" in value else value
+            )
+        case list():
+            return [_without_controls(tokenizer, entry) for entry in value]
+        case dict():
+            return {
+                name: entry if name == "role" else _without_controls(tokenizer, entry) for name, entry in value.items()
+            }
+    return value
+
+
+def _broken(tokenizer: Tokenizer, text: str) -> str:
+    controls = any(not tokenizer.piece(token) for token in tokenizer.encode(text, special=True))
+    return f"{text[0]} {text[1:]}" if controls else text
 
 
 def _through_end_of_turn(tokenizer: Tokenizer, rest: str, response_text: str) -> list[int]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kdstudio.models.tool_calls import with_tools
+
 Status = Literal["pending", "accepted", "rejected"]
 Kind = Literal["prompt", "response", "preference"]
 STATUSES: tuple[Status, ...] = ("pending", "accepted", "rejected")
@@ -89,6 +91,11 @@ class Prompt:
     created: str
     fingerprint: bytes
     terms: str = ""
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """Its messages, with the tools that are declared for them, as whatever trains or scores reads them."""
+        return with_tools(self.messages, self.extras.get("tools"))
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ class _Intake:
         self.prompts += new
         pairs = list(zip(ids, batch, strict=True))
         answers = [
-            NewResponse(number, item.response, item.reasoning, finish_reason="stop", source=source)
+            NewResponse(number, item.response, item.reasoning, item.message, finish_reason="stop", source=source)
             for number, item in pairs
             if item.response is not None
         ]
@@ -292,7 +292,7 @@ def _kept_data(address: str, project_folder: Path) -> str:
 def _fit(item: Item, kind: Kind) -> Item:
     """Keep of an item what was asked for. Raises `UnusableError` when it lacks that."""
     if kind == "prompt":
-        return replace(item, response=None, reasoning="", candidates=[], scores=[])
+        return replace(item, response=None, reasoning="", candidates=[], scores=[], message={})
     if kind == "response" and item.response is None:
         raise UnusableError("it has no response")
     if kind == "preference" and not item.candidates:

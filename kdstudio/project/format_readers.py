@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdstudio.models.pictures import address_of
+from kdstudio.models.tool_calls import text_of
 from kdstudio.project.content import Message, plain_text
 from kdstudio.project.text_source import UnusableError
 
@@ -35,7 +36,10 @@ _GUARDED = re.compile(r"^[=+\-@\t\r\x00]")
 
 @dataclass(slots=True)
 class Item:
-    """One record: a prompt, perhaps with a response, or with answers that are ranked by scores."""
+    """One record: a prompt, perhaps with a response, or with answers that are ranked by scores.
+
+    `message`: the response's turn, where it is more than its text: it calls tools.
+    """
 
     messages: list[Message]
     response: str | None = None
@@ -45,6 +49,7 @@ class Item:
     tags: list[str] = field(default_factory=list)
     reference: str = ""
     extras: dict[str, Any] = field(default_factory=dict)
+    message: dict[str, Any] = field(default_factory=dict)
 
 
 def checked(item: Item) -> Item:
@@ -104,10 +109,11 @@ def _split(messages: list[Message]) -> Item:
         return Item(messages)
     if len(messages) == 1:
         raise UnusableError("there is an answer but no prompt")
-    answer = plain_text(last["content"])
-    if last.get("tool_calls") and not answer.strip():
-        raise UnusableError("the answer is a tool call without a text")
-    return Item(messages[:-1], answer, str(last.get("reasoning", "")))
+    item = Item(messages[:-1], plain_text(last["content"]), str(last.get("reasoning", "")))
+    if last.get("tool_calls"):
+        item.response = text_of({**last, "content": item.response})
+        item.message = {name: value for name, value in last.items() if name != "reasoning"}
+    return item
 
 
 def _with_extras(record: Mapping[str, Any], item: Item) -> Item:

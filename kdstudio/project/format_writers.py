@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdstudio.models.pictures import address_of
+from kdstudio.models.tool_calls import read_calls, text_of
 from kdstudio.project.content import Message, Preference, Prompt, Response
 from kdstudio.project.format_readers import PICTURE, guard
 
@@ -43,6 +44,18 @@ def _assistant(text: str, reasoning: str = "") -> Message:
     return {"role": "assistant", "content": text, **({"reasoning": reasoning} if reasoning else {})}
 
 
+def _turn(response: Response) -> Message:
+    """The assistant's turn: its calls apart from its text, where the text still spells them."""
+    message = response.message
+    if not message.get("tool_calls"):
+        return {**message, **_assistant(response.text, response.reasoning)}
+    content, calls = message.get("content", ""), message["tool_calls"]
+    if text_of(message) != response.text:  # a person changed it
+        content, calls = read_calls(response.text)
+    said = {**message, **_assistant(str(content or ""), response.reasoning), "tool_calls": calls}
+    return {name: value for name, value in said.items() if name != "tool_calls" or value}
+
+
 def _ranked(preference: Preference | None) -> tuple[str, str]:
     """The best and the worst answer. Raises `UnfitError` when none is better."""
     if preference is None:
@@ -58,7 +71,7 @@ def write_messages(prompt: Prompt, response: Response | None, preference: Prefer
     del preference
     messages = [*prompt.messages]
     if response is not None:
-        messages.append({**response.message, **_assistant(response.text, response.reasoning)})
+        messages.append(_turn(response))
     return _with_extras({"messages": messages}, prompt)
 
 

@@ -219,7 +219,7 @@ def _conversations(run: _Scoring) -> Iterator[tuple[int, Conversation | str]]:
     tokenizer, context = tokenizer_of(run.teacher), run.teacher.capabilities.context_tokens
     for prompt, response in run.project.rows.pairs(status="accepted", limit=_limit(run.job)):
         try:
-            conversation = encode_conversation(tokenizer, prompt.messages, response.text)
+            conversation = encode_conversation(tokenizer, prompt.conversation, response.text)
         except KnownError as error:
             yield prompt.id, error.title
             continue

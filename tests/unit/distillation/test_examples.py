@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdstudio.catalogue.training import DataTable
 from kdstudio.distillation.batches import collate
 from kdstudio.distillation.examples import SourceRow, encode_rows, last_user_text
+from kdstudio.distillation.frozen_rows import frozen_rows
 from kdstudio.distillation.rows import split_rows
 from kdstudio.errors import BadInput
+from kdstudio.project import NewPrompt, NewResponse, Project
 from kdstudio.students.save import open_tokenizer
 from tests.tiny import CHATML, tiny_model
 from tests.unit.distillation.setting import source_rows
@@ -132,3 +136,24 @@ def test_rows_of_their_own_are_never_taken_for_a_preference() -> None:
     made, _ = encode_rows(open_tokenizer(tiny_model()), source_rows(4), 512)
     rows = split_rows(made, DataTable(held_out=0.0), 0)
     assert rows.units == ((0,), (1,), (2,), (3,))
+
+
+def test_tools_of_a_row_reach_the_template_and_results_are_not_learnt(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "count"}}]
+    turns: list[dict[str, Any]] = [
+        {"role": "user", "content": "How many?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "function": {"name": "count"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "forty-two"},
+    ]
+    with Project.create(tmp_path / "p") as project:
+        (prompt,) = project.rows.put_prompts([NewPrompt(turns, extras={"tools": tools}, status="accepted")])[0]
+        project.rows.add_responses([NewResponse(prompt, "There are 42.", status="accepted")])
+    (tmp_path / "run").mkdir()
+    frozen_rows(tmp_path / "run", project.folder, DataTable(), preferences=False)
+    rows = frozen_rows(tmp_path / "run", project.folder, DataTable(), preferences=False)  # read back from its file
+    tokenizer = open_tokenizer(tiny_model(layers=2))
+    ((example,), _) = encode_rows(tokenizer, rows, 512)
+    read = b"".join(tokenizer.piece(token) for token in example.prompt_ids.tolist()).decode()
+    assert "You can call these tools" in read
+    assert "forty-two" in read
+    assert b"".join(tokenizer.piece(token) for token in example.response_ids.tolist()) == b"There are 42."

@@ -157,9 +157,14 @@ def test_tools_and_tool_calls_come_back(project: Project, tmp_path: Path) -> Non
     assert record["tools"] == tools
     (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n" + json.dumps({"messages": [TURNS[1], call]}) + "\n")
     report = import_file(project, tmp_path / "in.jsonl")
-    assert (report.prompts, report.responses, report.duplicates, report.rejected) == (0, 0, 1, 1)
-    assert report.reject_file is not None
-    assert "tool call without a text" in report.reject_file.read_text()
+    assert (report.prompts, report.responses, report.duplicates, report.rejected) == (1, 1, 1, 0)
+    (called,) = project.rows.responses_of(2)
+    assert called.text == '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
+    assert called.message["tool_calls"] == call["tool_calls"]
+    assert exported(project, tmp_path, "openai_messages")[1]["messages"] == [TURNS[1], call]
+    project.rows.edit_text("response", called.id, "No.")
+    edited = exported(project, tmp_path, "openai_messages")[1]["messages"][1]
+    assert edited == {"role": "assistant", "content": "No."}, "what a person changed counts"
     with pytest.raises(BadInput, match="tools or attachments"):
         export_file(project, tmp_path / "x", "sharegpt", status="")
 
