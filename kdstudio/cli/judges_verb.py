@@ -18,8 +18,7 @@ def judges(project: ProjectPath, json: JsonFlag = False) -> None:
     with opened(project, read_only=True) as source:
         found = source.judgements.compared()
     for one in found:
-        warning = f" {one.warning()}" if one.few else ""
-        words = f"{criterion_words(one)} {one.in_words()}.{warning}"
-        show(compared_dict(one), as_json=json, text=words)
+        words = f"{criterion_words(one)} {one.in_words()}. {one.warning()}"
+        show(compared_dict(one), as_json=json, text=words.strip())
     if not found:
         say("No judged row has been accepted or rejected by you yet: review some on the Data page.")

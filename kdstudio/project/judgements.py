@@ -71,20 +71,22 @@ class Compared:
         return Criterion(self.judge, self.criterion, self.kind).key
 
     @property
-    def few(self) -> bool:
-        """Whether the figures are mostly chance yet."""
-        return self.rows < FEW_ROWS
+    def missing(self) -> int:
+        """How many more rows are needed until the figures are more than chance."""
+        return max(0, FEW_ROWS - self.rows)
 
     def in_words(self) -> str:
-        """`agrees with you on 41 of 50 rows, kappa 0.62 (0.40 to 0.84): substantial`."""
+        """`agrees with you on 41 of 50 rows, kappa 0.62: substantial (95 %: 0.40 to 0.84)`."""
         said = f"agrees with you on {self.agreed:,} of {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
         if self.kappa is None or self.low is None or self.high is None:
             return f"{said}; kappa is not defined while both say the same of every row"
-        return f"{said}, kappa {self.kappa:.2f} ({self.low:.2f} to {self.high:.2f}): {strength(self.kappa)}"
+        return f"{said}, kappa {self.kappa:.2f}: {strength(self.kappa)} (95 %: {self.low:.2f} to {self.high:.2f})"
 
     def warning(self) -> str:
         """What to keep in mind; "" when there are rows enough."""
-        return f"Decide on {FEW_ROWS - self.rows} more rows before you rely on it." if self.few else ""
+        if not self.missing:
+            return ""
+        return f"Decide on {self.missing} more {'row' if self.missing == 1 else 'rows'} before you rely on it."
 
 
 class Judgements:
@@ -232,5 +234,5 @@ def criterion_words(one: Compared) -> str:
 
 def compared_dict(one: Compared) -> dict[str, Any]:
     """For a script: the figures, the words and the warning."""
-    figures: dict[str, Any] = {**vars(one), "few": one.few, "words": one.in_words(), "warning": one.warning()}
+    figures: dict[str, Any] = {**vars(one), "missing": one.missing, "words": one.in_words(), "warning": one.warning()}
     return {**figures, "share": one.agreed / one.rows, "strength": strength(one.kappa) if one.kappa is not None else ""}

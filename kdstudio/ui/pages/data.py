@@ -20,6 +20,7 @@ from kdstudio.ui.widgets.data_actions import RowActions
 from kdstudio.ui.widgets.data_bars import KIND_WORDS, DataToolbar, FilterBar, Footer
 from kdstudio.ui.widgets.data_filter import read_filter
 from kdstudio.ui.widgets.data_inspector import PREVIEW, Inspector
+from kdstudio.ui.widgets.data_judges import JudgeStrip
 from kdstudio.ui.widgets.data_menu import row_menu
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.funnel_panel import FunnelPanel
@@ -45,6 +46,7 @@ class DataPage(Page):
         self.inspector = Inspector(session)
         self.footer = Footer()
         self.funnel = FunnelPanel(session)
+        self.judges = JudgeStrip(session, self.isVisible)
         self.actions_ = RowActions(session, self.table)
         self._build()
         self._connect()
@@ -77,6 +79,7 @@ class DataPage(Page):
         self.content.addWidget(self.toolbar)
         self.content.addWidget(self.filter)
         self.content.addWidget(self.funnel)
+        self.content.addWidget(self.judges)
         self.content.addWidget(self.stack, 1)
 
     def _connect(self) -> None:
@@ -104,6 +107,8 @@ class DataPage(Page):
         self.footer.all_decided.connect(lambda status: self.actions_.decide_all(cast("Status", status)))
         self.actions_.failed.connect(self.show_error)
         self.funnel.failed.connect(self.show_error)
+        self.judges.failed.connect(self.show_error)
+        self.judges.differing_wanted.connect(self.show_differing)
         self.actions_.working.connect(self.footer.show_working)
         find = QShortcut(QKeySequence.StandardKey.Find, self)
         find.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
@@ -118,6 +123,7 @@ class DataPage(Page):
             return
         self._counts = project.rows.counts()
         self.funnel.open_project()
+        self.judges.open_project()
         self.feed.open(project.folder)
         self.show_kind("response" if self._total("response") else "prompt")
 
@@ -146,6 +152,12 @@ class DataPage(Page):
         self.table.rows.clear(chosen)
         self.feed.query = replace(self.query, kind=chosen, sort="id", descending=False)
         self.table.show_sort("id", descending=False)
+        self.judges.show_kind(kind)
+        self._filter_changed()
+
+    def show_differing(self, key: str) -> None:
+        """Show the rows on which a judge's criterion and the person differ."""
+        self.filter.show_filter(f'differs:"{key}"', "")
         self._filter_changed()
 
     def _filter_changed(self) -> None:
@@ -156,7 +168,7 @@ class DataPage(Page):
             fault = "Only responses have a teacher."
         self.footer.show_fault(fault)
         wanted = replace(self.query, search=found.search, tag=found.tag, teacher=found.teacher, run=found.run)
-        self.feed.ask(replace(wanted, status=status))
+        self.feed.ask(replace(wanted, status=status, differs=found.differs))
 
     def _sort(self, sort: Sort, descending: bool) -> None:
         self.feed.ask(replace(self.query, sort=sort, descending=descending))
@@ -348,6 +360,7 @@ class DataPage(Page):
             self.show_kind(str(arguments["kind"]))
         else:
             self.feed.catch_up()
+        self.judges.catch_up()
         if arguments.get("importing"):
             self.import_file()
         if arguments.get("generating"):

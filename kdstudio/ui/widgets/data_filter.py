@@ -1,4 +1,4 @@
-"""The search box's small language: words to find, and `tag:`, `teacher:`, `run:`, `status:` to narrow."""
+"""The search box's small language: words to find, and `tag:`, `teacher:`, `run:`, `differs:`, `status:` to narrow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdstudio.project.content import STATUSES
 
-_NARROWED = re.compile(r'(?<!\S)(tag|teacher|run|status):(?:"([^"]*)"|(\S*))')
+_NARROWED = re.compile(r'(?<!\S)(tag|teacher|run|differs|status):(?:"([^"]*)"|(\S*))')
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Filter:
     tag: str = ""
     teacher: str = ""
     run: str = ""
+    differs: str = ""
     status: str = ""
     fault: str = ""
 
@@ -33,5 +34,5 @@ def read_filter(text: str) -> Filter:
         fault = f"There is no status {status!r}: {', '.join(STATUSES)}."
         found["status"] = ""
     search = " ".join(_NARROWED.sub(" ", text).split())
-    tag, teacher, run = (found.get(key, "") for key in ("tag", "teacher", "run"))
-    return Filter(search, tag, teacher, run, found.get("status", ""), fault)
+    tag, teacher, run, differs = (found.get(key, "") for key in ("tag", "teacher", "run", "differs"))
+    return Filter(search, tag, teacher, run, differs, found.get("status", ""), fault)

@@ -65,14 +65,15 @@ def test_scores_are_compared_with_what_the_person_decided(project: Project) -> N
     found = by_key(project)
     assert set(found) == {"qwen · clarity", "qwen · safety", "qwen · score"}
     clarity = found["qwen · clarity"]
-    assert (clarity.rows, clarity.agreed, clarity.least, clarity.few) == (25, 22, 3.5, False)
+    assert (clarity.rows, clarity.agreed, clarity.least, clarity.missing) == (25, 22, 3.5, 0)
     # 20 kept by the judge and 19 by the person, 18 by both; 4 by neither
     chance = (20 * 19 + 5 * 6) / 625
     assert clarity.kappa == pytest.approx((22 / 25 - chance) / (1 - chance))
-    assert clarity.in_words().startswith("agrees with you on 22 of 25 rows, kappa 0.65 (")
-    assert clarity.in_words().endswith("): substantial")
+    assert clarity.in_words().startswith("agrees with you on 22 of 25 rows, kappa 0.65: substantial (95 %: ")
+    assert clarity.warning() == ""
     safety = found["qwen · safety"]
-    assert (safety.agreed, safety.kappa) == (19, pytest.approx(0))
+    assert safety.agreed == 19
+    assert safety.kappa == pytest.approx(0)
     assert "no better than chance" in safety.in_words()
 
 
@@ -121,7 +122,7 @@ def test_preferences_are_right_or_wrong(project: Project) -> None:
     project.rows.set_status("preference", [*range(1, 11), *range(13, 25)], "accepted")
     project.rows.set_status("preference", [11, 12], "rejected", "the other way round")
     (found,) = project.judgements.compared()
-    assert (found.rows, found.agreed, found.few) == (12, 10, True)
+    assert (found.rows, found.agreed, found.missing) == (12, 10, 8)
     assert found.kappa == pytest.approx(2 * 10 / 12 - 1)
     assert found.warning() == "Decide on 8 more rows before you rely on it."
     table = RowTable(project.folder)
@@ -174,10 +175,12 @@ def test_the_verb_says_it_in_words_and_as_json(project: Project, capsys: pytest.
     project.rows.set_status("response", range(1, 11), "accepted")
     assert main(["judges", folder]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("qwen (clarity from 3.5) agrees with you on 4 of 10 rows, kappa 0.00 (")
+    assert said[0].startswith(
+        "qwen (clarity from 3.5) agrees with you on 4 of 10 rows, kappa 0.00: no better than chance ("
+    )
     assert said[0].endswith("Decide on 10 more rows before you rely on it.")
     assert main(["judges", folder, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] | {"kappa": 0, "agreed": 4, "share": 0.4, "few": True, "judge": "qwen"} == rows[0]
+    assert rows[0] | {"kappa": 0, "agreed": 4, "share": 0.4, "missing": 10, "judge": "qwen"} == rows[0]
     assert rows[1]["criterion"] == "safety"
     assert rows[1]["kappa"] is None
