@@ -224,7 +224,7 @@ class BatchConversation:
             self._pending += self._taking.not_taken(ended.batch, "ended")
             self._crowded += 1
             if not ended.state.crowded or self._crowded > self._taking.tries:
-                raise _refused(ended.state.words)
+                raise _refused(ended.state.words or "It does not say why.")
             self._most = max(1, len(ended.batch.numbers) // 2)
             rest = min(_LONGEST_REST, self._pause * 2**self._crowded, _CROWDED_SECONDS * 2**self._crowded)
             self._rests_until = time.monotonic() + rest
@@ -240,13 +240,13 @@ class BatchConversation:
             raise self._taking.ends_run
 
     def _words(self) -> str:
-        """Where the batches stand."""
+        """Where the batches stand, what matters first: a narrow window cuts off the rest."""
         states = [state for _, state in self._out.values()]
         done, total = sum(state.answered for state in states), sum(state.total for state in states)
-        named = f"batch {states[0].id}" if len(states) == 1 else f"{len(states)} batches"
+        named = states[0].id if len(states) == 1 else f"{len(states)} batches"
         since = min(batch.since for batch, _ in self._out.values())
         when = datetime.fromisoformat(since).astimezone().strftime("%d %b %H:%M")
-        return f"{done:,} of {total:,} answered in {named}, at the provider since {when}"
+        return f"{done:,} of {total:,} answered, at the provider since {when} ({named})"
 
 
 def _refused(words: str) -> KnownError:

@@ -18,7 +18,7 @@ from kdstudio.teachers.openai_batch import OpenAIBatches
 from tests.loopback import Loopback
 from tests.support.batch_server import SHARE, BatchServer
 from tests.support.paid_runs import PRICE, paid_teacher
-from tests.unit.elicitation.runs import attempt, finish, lines, new_project, new_run, recipe_of, rows, warnings
+from tests.unit.elicitation.runs import attempt, drops, finish, lines, new_project, new_run, recipe_of, rows, warnings
 
 KEY = "batch-key-4412"
 QUICK: dict[str, Any] = {"batch": True, "batch_seconds": 0.05, "price": PRICE | {"batch": SHARE}}
@@ -98,7 +98,9 @@ def test_a_stop_leaves_the_batch_with_the_provider_and_a_resumed_run_fetches_it(
         assert (result["rows"], result["at_provider"], result["possibly_billed"]["count"]) == (1, 4, 0)
         said = next(warning for warning in warnings(folder) if "with the provider" in warning.title)
         assert (said.title, "batch_001" in said.detail) == ("4 questions are still with the provider", True)
-        assert any(" of 4 answered in batch batch_001, at the provider since " in stage for stage in stages(folder))
+        away = [stage for stage in stages(folder) if " of 4 answered, at the provider since " in stage]
+        assert away
+        assert all(stage.endswith(" (batch_001)") for stage in away)
         result = attempt(folder, k=KEY)
         assert (result["rows"], "at_provider" in result) == (5, False)
         assert batches_of(server) == {"": 1, "batch_001": 4}
@@ -139,7 +141,7 @@ def test_what_one_batch_cannot_hold_goes_into_several_at_once(tmp_path: Path, mo
         assert attempt(folder, k=KEY)["rows"] == 10
         sizes = [size for batch, size in batches_of(server).items() if batch]
         assert (sum(sizes), max(sizes) <= 4, len(sizes) >= 3) == (9, True, True)
-        assert any(" batches, at the provider since " in stage for stage in stages(folder))
+        assert any(stage.endswith(" batches)") for stage in stages(folder))
 
 
 def test_a_provider_that_holds_too_much_gets_smaller_batches(tmp_path: Path) -> None:
@@ -159,6 +161,16 @@ def test_a_batch_that_is_refused_as_a_whole_ends_the_run_and_can_be_sent_again_l
             attempt(folder, k=KEY)
         result = attempt(folder, k=KEY)
         assert (result["rows"], result["possibly_billed"]["count"]) == (4, 0)
+
+
+def test_a_question_that_fails_in_one_batch_after_the_other_is_given_up_after_its_tries(tmp_path: Path) -> None:
+    told = {"batches": ["half", "half", "half"]}
+    with BatchServer(tmp_path / "server.jsonl", KEY, told) as server, prompted(tmp_path, 9) as project:
+        folder = new_run(project, teacher=paid_teacher(server.url, **QUICK | {"tries": 2}))
+        result = attempt(folder, k=KEY)
+        assert (result["rows"], result["dropped"], result["possibly_billed"]["count"]) == (7, 2, 0)
+        assert list(batches_of(server).values()) == [1, 8, 4]
+        assert {reason.split(":")[-1] for _, _, reason in drops(folder)} == {" too many requests", " the server failed"}
 
 
 @pytest.mark.parametrize(("kind", "name"), [("openai", "seed"), ("anthropic", "temperature")])
