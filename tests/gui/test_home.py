@@ -183,4 +183,4 @@ def test_the_machine_is_described(empty_window: MainWindow, qtbot: QtBot) -> Non
     qtbot.waitUntil(lambda: "cores" in card._values["Processor"].text(), timeout=10_000)
     card._show(replace(machine, missing=("torch",), gpus=(("Card", 24576),)))
     assert "pip install 'kdstudio[local]'" in card.advice.text()
-    assert card._values["Graphics"].text() == "Card · 24 GB"
+    assert card._values["Graphics"].text() == "Card · 24 GiB"

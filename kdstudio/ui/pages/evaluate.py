@@ -106,7 +106,7 @@ class EvaluatePage(Page):
         teachers = project.teachers.list() if project is not None else []
         _fill(self.teacher, [(item.spec.name, item.spec.name) for item in teachers])
         measured = [run for run in self.session.runs("evaluate") if run.result.get("rows")]
-        _fill(self.earlier, [(f"{run.title} · {ago(run.created)}", run.id) for run in measured])
+        _fill(self.earlier, [(f"{run.title} · {ago(run.finished or run.created)}", run.id) for run in measured])
         if self.run_id not in {run.id for run in self.session.runs("evaluate")}:
             self.run_id = measured[0].id if measured else ""
         ready = bool(self.student.count() and self.teacher.count())
@@ -247,7 +247,7 @@ def _students(session: Session) -> list[tuple[str, str]]:
     if project is None:
         return []
     trained = [
-        (f"{run.title} · trained {ago(run.created)}", run.id)
+        (f"{run.title} · trained {ago(run.finished or run.created)}", run.id)
         for run in session.runs("train")
         if (project.runs_folder / run.id / "student").is_dir()
     ]

@@ -157,7 +157,7 @@ class ExportPage(Page):
         self.student.clear()
         for run in self.session.runs("train"):
             if project is not None and (project.runs_folder / run.id / "student").is_dir():
-                self.student.addItem(f"{run.title} · trained {ago(run.created)}", run.id)
+                self.student.addItem(f"{run.title} · trained {ago(run.finished or run.created)}", run.id)
         self.student.setCurrentIndex(max(0, self.student.findData(chosen)) if self.student.count() else -1)
         ready = self.student.count() > 0
         self._below.setVisible(ready)

@@ -20,6 +20,7 @@ from kdstudio.ui.widgets.machine_card import MachineCard
 from kdstudio.ui.widgets.project_card import ProjectCard, read_facts
 from kdstudio.ui.widgets.recent_projects import RecentProjects
 from kdstudio.ui.widgets.step_row import StepRow
+from kdstudio.ui.widgets.wording import short_path
 
 _REFRESH_MILLISECONDS = 250
 _SIDE_WIDTH = 300
@@ -169,7 +170,7 @@ class HomePage(Page):
             return
         self.title.setText(project.name)
         running = self.session.active_runs()
-        where = str(project.folder).replace(str(Path.home()), "~", 1)
+        where = short_path(project.folder)
         self.subtitle.setText(where + (f" · {len(running)} running" if running else ""))
 
     def _teacher_found(self, path: Path | None) -> None:

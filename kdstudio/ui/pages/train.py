@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtGui import QResizeEvent
+from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from kdstudio.errors import KnownError
 from kdstudio.files import write_text
@@ -17,6 +18,7 @@ from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.estimate_card import EstimateCard
+from kdstudio.ui.widgets.fields import ElidedCombo
 from kdstudio.ui.widgets.train_run import TrainRun, training_runs
 from kdstudio.ui.widgets.train_setup import TrainSetup
 from kdstudio.ui.widgets.train_terms import TermsCard, kept_terms, summary_before
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _NEW = "New training"
 _ESTIMATE_MILLISECONDS = 300
+_RUNS_WIDTH = (140, 320)
+_WORDS_FROM = 830
 
 
 class TrainPage(Page):
@@ -41,14 +45,21 @@ class TrainPage(Page):
         self._summing: Task | None = None
         self._waiting_signals = ""
         self._pending: tuple[str, dict[str, Any], tuple[str, ...]] | None = None
-        self.runs = QComboBox()
+        self.runs = ElidedCombo()
         self.runs.setObjectName("train_runs")
         self.runs.setAccessibleName("Run to show")
-        self.runs.setMinimumWidth(240)
+        self.runs.setSizeAdjustPolicy(ElidedCombo.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.runs.setMinimumWidth(_RUNS_WIDTH[0])
+        self.runs.setMaximumWidth(_RUNS_WIDTH[1])
         self.start = button("Start training", icon="play", kind="primary", name="train_start", clicked=self._start)
         self.new = button("New training", icon="plus", kind="ghost", name="train_new", clicked=self.show_new)
         self.compare = button(
-            "Compare runs", icon="scale", kind="ghost", name="train_compare", clicked=self.show_compare
+            "Compare runs",
+            icon="scale",
+            kind="ghost",
+            name="train_compare",
+            tip="Compare finished runs",
+            clicked=self.show_compare,
         )
         self.comparison: TrainCompare | None = None  # made when it is first asked for
         tip = "A student that learns from its own answers: ask, train, measure, and again"
@@ -82,7 +93,7 @@ class TrainPage(Page):
         self._forms = QWidget()
         for view in (self.empty, self._forms, self.run):
             self.stack.addWidget(view)
-        head.addWidget(self.runs)
+        head.addWidget(self.runs, 20)
         head.addStretch(1)
         for control in (self.in_rounds, self.compare, self.new, self.run.head, self.load, self.save, self.start):
             head.addWidget(control)
@@ -96,6 +107,14 @@ class TrainPage(Page):
         side.addSpacing(12)
         side.addWidget(self.terms)
         side.addStretch(1)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Where the head would be cut off, the ways to other views are icons with tool tips."""
+        super().resizeEvent(event)
+        narrow = event.size().width() < _WORDS_FROM
+        for control, words in ((self.in_rounds, "Rounds"), (self.compare, "Compare runs")):
+            control.setText("" if narrow else words)
+            control.setAccessibleName(words)
 
     # ------------------------------------------------------------------------------------------------- showing
     def shown_with(self, arguments: dict[str, Any]) -> None:
@@ -130,7 +149,7 @@ class TrainPage(Page):
         self.runs.clear()
         self.runs.addItem(_NEW, "")
         for run in training_runs(self.session.project):
-            self.runs.addItem(f"{run.title} · {run.state} · {ago(run.created)}", run.id)
+            self.runs.addItem(f"{run.title} · {run.state} · {ago(run.finished or run.created)}", run.id)
         self.runs.setCurrentIndex(max(0, self.runs.findData(self.run.run_id)))
 
     def _chosen(self, index: int) -> None:
@@ -229,7 +248,7 @@ class TrainPage(Page):
         teacher = parameters["recipe"]["teacher"]
         if self.setup.learning.reads_signals() and teacher["signals"] == "stored":
             self._pending = (title, parameters, keys)
-            signals = {"teacher": parameters["teacher"], "top_k": teacher["top_k"], "limit": 0}
+            signals = {"teacher": parameters["teacher"], "top_k": teacher["top_k"], "tail": teacher["tail"], "limit": 0}
             task = self.session.start("signals", signals, title=f"Signals for {title}", key_names=keys)
             task.done.connect(self._signals_started)
             task.failed.connect(self.show_error)

@@ -58,6 +58,8 @@ class Inspector(QFrame):
         self.raw.setReadOnly(True)
         self.facts = FactsView()
         self.tabs = QTabWidget()
+        self.tabs.setAccessibleName("What is shown of the row")
+        self.tabs.tabBar().setAccessibleName("What is shown of the row")
         self._build()
         self.show_nothing()
 

@@ -15,6 +15,24 @@ from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.wording import duration, number, short_number, told
 
 _WIDTH = 290
+_TIPS = {
+    "Student": "Parameters of the student",
+    "of the teacher's": "Parameters of the teacher, and the student’s share of them",
+    "Trained weights": "Parameters that the run changes; the others stay as they are",
+    "Rows": "Accepted answers to learn from, and those that only measure the gap",
+    "Steps": "Times that the optimiser changes the weights",
+    "Time, about": "Reckoned from the sizes and this machine’s cores; other programs make it longer",
+    "Memory, about": "The most that the training process holds at once",
+    "weights": "The student’s parameters",
+    "gradients": "One number for each trained parameter",
+    "optimiser": "Two numbers of AdamW for each trained parameter",
+    "activations": "What each layer keeps for the way back",
+    "logits": "Tokens × vocabulary of one block: student, teacher and gradient",
+    "teacher": "The teacher that runs beside the student",
+    "reference": "The student as it began, for objectives that compare with it",
+    "program and margin": "Python, torch and some air",
+    "free now": "Memory that other programs leave free at this moment",
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,11 @@ class EstimateCard(Card):
                 widget.hide()
                 widget.deleteLater()
         for number_, (name, value, role) in enumerate(rows):
-            self._grid.addWidget(label(name, "small" if role == "small" else "dim"), number_, 0)
+            caption = label(name, "small" if role == "small" else "dim")
+            self._grid.addWidget(caption, number_, 0)
             shown = label(value, "small" if role == "small" else "body", selectable=True)
+            for part in (caption, shown):
+                part.setToolTip(_TIPS.get(name.strip(), ""))
+            shown.setAccessibleName(f"{name.strip()}: {value}")
             shown.setObjectName(f"{self._name}_{number_}")
             self._grid.addWidget(shown, number_, 1)

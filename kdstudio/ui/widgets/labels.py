@@ -39,7 +39,10 @@ def set_role(widget: QWidget, **properties: object) -> None:
 
 
 class ElidedLabel(QLabel):
-    """A one-line label that shortens its text with an ellipsis where it would be clipped; the tool tip has it all."""
+    """A one-line label that shortens its text with an ellipsis where it would be clipped.
+
+    The tool tip has the whole text where it is cut, and says `tip` elsewhere.
+    """
 
     def __init__(
         self,
@@ -47,10 +50,11 @@ class ElidedLabel(QLabel):
         role: Role = "body",
         *,
         mode: Qt.TextElideMode = Qt.TextElideMode.ElideRight,
+        tip: str = "",
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._mode = mode
+        self._mode, self._tip = mode, tip
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setProperty("role", role)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -66,13 +70,13 @@ class ElidedLabel(QLabel):
         return QSize(24, super().sizeHint().height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Offer the whole text as a tool tip only where it is cut."""
+        """Offer the whole text as a tool tip where it is cut."""
         super().resizeEvent(event)
         self._explain()
 
     def _explain(self) -> None:
         cut = self.fontMetrics().horizontalAdvance(self.text()) > self.contentsRect().width()
-        self.setToolTip(self.text() if cut else "")
+        self.setToolTip(self.text() if cut else self._tip)
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         """Draw the shortened text."""

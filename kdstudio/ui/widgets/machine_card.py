@@ -36,10 +36,10 @@ class MachineCard(Card):
         background(read_machine, owner=self).done.connect(self._show)
 
     def _show(self, machine: Machine) -> None:
-        gigabytes = machine.memory / 2**30
+        gibibytes = machine.memory / 2**30
         self._values["Processor"].setText(f"{machine.cores} cores · {machine.cpu}")
-        self._values["Memory"].setText(f"{machine.free_memory / 2**30:.1f} of {gigabytes:.1f} GB free")
-        cards = [f"{name} · {memory / 1024:.0f} GB" if memory else name for name, memory in machine.gpus]
+        self._values["Memory"].setText(f"{machine.free_memory / 2**30:.1f} of {gibibytes:.1f} GiB free")
+        cards = [f"{name} · {memory / 1024:.0f} GiB" if memory else name for name, memory in machine.gpus]
         self._values["Graphics"].setText(", ".join(cards) or "None found")
         if machine.missing:
             self._values["Local models"].setText(f"{len(machine.missing)} parts are missing")

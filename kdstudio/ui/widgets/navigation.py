@@ -105,5 +105,5 @@ class MemoryMeter(QWidget):
 
         memory = psutil.virtual_memory()
         used, total = memory.total - memory.available, memory.total
-        self.words.setText(f"Memory {used / 2**30:.1f} / {total / 2**30:.0f} GB")
+        self.words.setText(f"Memory {used / 2**30:.1f} / {total / 2**30:.0f} GiB")
         self.bar.setValue(round(100 * used / total))

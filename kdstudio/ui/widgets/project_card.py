@@ -65,7 +65,7 @@ class ProjectCard(Card):
         grid.setColumnStretch(1, 1)
         self.values: dict[str, ElidedLabel] = {}
         for row, (name, words) in enumerate(FACTS.items()):
-            value = ElidedLabel("")
+            value = ElidedLabel("", tip=words)
             value.setObjectName(f"project_{name.lower().replace(' ', '_')}")
             self.values[name] = value
             caption = label(name, "small")

@@ -11,6 +11,7 @@ from PySide6.QtWidgets import QFrame, QHBoxLayout, QVBoxLayout
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import ElidedLabel, label
+from kdstudio.ui.widgets.wording import short_path
 
 _SHOWN = 5
 
@@ -32,8 +33,7 @@ class ProjectRow(QFrame):
         column.setContentsMargins(8, 5, 8, 5)
         column.setSpacing(0)
         column.addWidget(ElidedLabel(path.stem))
-        shown = str(path.parent).replace(str(Path.home()), "~", 1)
-        column.addWidget(ElidedLabel(shown, "small", mode=Qt.TextElideMode.ElideMiddle))
+        column.addWidget(ElidedLabel(short_path(path.parent), "small", mode=Qt.TextElideMode.ElideMiddle))
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:
         """Open on a click."""

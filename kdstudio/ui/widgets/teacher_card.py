@@ -28,6 +28,7 @@ from kdstudio.ui.widgets.teacher_words import (
     money_words,
     speed_words,
 )
+from kdstudio.ui.widgets.wording import short_path
 
 if TYPE_CHECKING:
     from kdstudio.project.teachers import StoredTeacher
@@ -116,7 +117,7 @@ class TeacherCard(Card):
         self.add(label(f"{KIND_WORDS[spec.kind]}{' · ' + facts if facts else ''}", "small", wrap=True))
         self.body.addLayout(self._abilities(file_there=file_there))
         if spec.path:
-            self.add(ElidedLabel(spec.path, "small", mode=Qt.TextElideMode.ElideMiddle))
+            self.add(ElidedLabel(short_path(spec.path), "small", mode=Qt.TextElideMode.ElideMiddle))
         self.add(self.money)
         self.body.addLayout(self._foot(file_there=file_there))
         self._result = QWidget()

@@ -156,7 +156,11 @@ class TrainCompare(QWidget):
         box = QCheckBox(f"{_short(run.title)}{said}")
         box.setObjectName(f"compare_run_{run.id}")
         box.setChecked(ticked)
-        facts = [f"seed {seed}", f"{number(float(run.result.get('tokens', 0)))} tokens", ago(run.created)]
+        facts = [
+            f"seed {seed}",
+            f"{number(float(run.result.get('tokens', 0)))} tokens",
+            ago(run.finished or run.created),
+        ]
         box.setToolTip("\n".join([run.title, *facts, *([f"held-out divergence {gap:.4f}"] if gap is not None else [])]))
         box.toggled.connect(self._allow)
         return box

@@ -50,7 +50,9 @@ class LearningCard(Card):
         self.own.setObjectName("train_rollout_use")
         self.more = Disclosure("More ways", name="train_more_ways")
         self.objectives: ObjectiveList | None = None
-        self.signals = Form(TeacherTable, {"signals": "dense"}, name="train_signals", include=["signals", "top_k"])
+        self.signals = Form(
+            TeacherTable, {"signals": "dense"}, name="train_signals", include=["signals", "top_k", "tail"]
+        )
         self.rollout, self.reward = OwnAnswersCard(), RewardCard()
         self.mix = label("Your own mix", "heading", name="train_own_mix")
         self.notice = label("", "small", wrap=True, name="train_signals_notice")
@@ -67,11 +69,10 @@ class LearningCard(Card):
         head = QHBoxLayout()
         head.setSpacing(10)
         head.addWidget(self.more)
-        head.addWidget(
-            label(f"all {len(OBJECTIVES)} objectives, to choose and to weigh against each other", "small"), 1
-        )
+        words = f"all {len(OBJECTIVES)} objectives, to choose and to weigh against each other"
+        head.addWidget(label(words, "small", wrap=True), 1)
         align(self.signals)
-        self.signals.setFixedWidth(_FORM_WIDTH)
+        self.signals.setMaximumWidth(_FORM_WIDTH)
         self.add(self.presets)
         self.add(self.mix)
         self.add(self.parts)
@@ -81,7 +82,7 @@ class LearningCard(Card):
         self._place = self.body.count()
         self._rule = self.add(line())
         self.add(self.notice)
-        self.body.addWidget(self.signals, 0, Qt.AlignmentFlag.AlignLeft)
+        self.add(self.signals)
         self.add(self.captured)
 
     def _connect(self) -> None:
@@ -218,7 +219,8 @@ class LearningCard(Card):
             self._stored_before = False
             self.signals.set_values({**self.signals.values(), "signals": "stored"})
         self.signals.fields["signals"].setEnabled(not why)
-        self.signals.set_field_visible("top_k", self.signals.values()["signals"] == "stored")
+        for name in ("top_k", "tail"):
+            self.signals.set_field_visible(name, self.signals.values()["signals"] == "stored")
         shown = bool(why) or read
         for part in (self.signals, self.captured, self._rule):
             part.setVisible(shown)

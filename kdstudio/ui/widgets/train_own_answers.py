@@ -125,7 +125,7 @@ class RewardRuns(ElidedCombo):
         self.clear()
         self.addItem("None chosen" if made else "None trained yet", "")
         for run in made:
-            self.addItem(f"{run.title} · {ago(run.created)}", run.id)
+            self.addItem(f"{run.title} · {ago(run.finished or run.created)}", run.id)
         self.set_value(chosen)
         self.blockSignals(False)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from kdstudio.errors import KnownError
@@ -24,6 +26,12 @@ KINDS = {
 def kind_words(kind: str) -> str:
     """What a job of that kind is doing."""
     return KINDS.get(kind, kind.replace("_", " ").capitalize())
+
+
+def short_path(path: Path | str) -> str:
+    """A path as a person reads it: `~/Documents/x`."""
+    home, text = str(Path.home()), str(path)
+    return f"~{text[len(home) :]}" if text == home or text.startswith(home + os.sep) else text
 
 
 def told(error: KnownError) -> str:
