@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kdstudio import recipe as recipes
+from kdstudio import secrets
 from kdstudio.cli.output import JsonFlag, ProjectPath, counted, follow, opened, say, show
-from kdstudio.cli.teachers_asked import teacher_of
+from kdstudio.cli.teachers_asked import Keys, teacher_of
 from kdstudio.errors import BadInput
 from kdstudio.jobs.supervisor import Supervisor
 from kdstudio.project import Project
 from kdstudio.rounds.chain import Chain, Finish, Part, bring_to_end
-from kdstudio.rounds.plan import planned
+from kdstudio.rounds.plan import FOLDER_NAME, PLAN_NAME, Plan, planned, read_plan
 
 _DOING: dict[Part, str] = {
     "elicit": "asking",
@@ -31,7 +33,10 @@ def register(app: typer.Typer) -> None:
 
 def rounds(
     project: ProjectPath,
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe with rounds by id, or a .toml file.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A recipe with rounds by id, a .toml file, or the id of rounds that were begun before."),
+    ],
     teacher: Annotated[str, typer.Option(help="Name of the teacher.")] = "",
     student: Annotated[
         str, typer.Option(help="The student to begin with: a run's id, a GGUF file or a folder; else the recipe's.")
@@ -46,23 +51,40 @@ def rounds(
 
     Each part is a run of its own. The same command again goes on where it was broken off.
     """
-    chosen = recipes.override(recipes.find_rounds_recipe(recipe), set_ or [])
     with opened(project) as target:
-        spec, keys = teacher_of(target, teacher)
-        judging, own = teacher_of(target, judge) if judge else (None, {})
-        plan = planned(target, chosen, spec, judge=judging, student=student, seed=seed)
+        plan, keys = _begun(target, recipe) or _planned(target, recipe, set_ or [], teacher, judge, student, seed)
+        chosen = plan.recipe
         held_out = counted(len(plan.held_out), "held-out prompt")
         say(
             f"{chosen.recipe.title}: {plan.id}, at most {counted(chosen.rounds.count, 'round')}, measured on {held_out}"
         )
         try:
-            finish = _finishing(target, keys | own, as_json=json)
-            result = Chain(target, plan, finish, tuple(keys | own), reason).run()
+            finish = _finishing(target, keys, as_json=json)
+            result = Chain(target, plan, finish, tuple(keys), reason).run()
         except BadInput as error:
             if error.title == "These rows have terms of use":
                 raise BadInput(error.title, error.detail, f"{error.hint} Add --reason TEXT.") from None
             raise
     show({"event": "finished", **result}, as_json=json, text=in_words(result))
+
+
+def _planned(
+    project: Project, recipe: str, changes: list[str], teacher: str, judge: str, student: str, seed: int
+) -> tuple[Plan, Keys]:
+    chosen = recipes.override(recipes.find_rounds_recipe(recipe), changes)
+    spec, keys = teacher_of(project, teacher)
+    judging, own = teacher_of(project, judge) if judge else (None, {})
+    return planned(project, chosen, spec, judge=judging, student=student, seed=seed), keys | own
+
+
+def _begun(project: Project, plan_id: str) -> tuple[Plan, Keys] | None:
+    """Rounds that were begun before, here or in the window, with the secrets of who speaks in them."""
+    folder = project.folder / FOLDER_NAME / Path(plan_id).name
+    if not (folder / PLAN_NAME).is_file():
+        return None
+    plan = read_plan(folder)
+    names = [str((spec or {}).get("key_name") or "") for spec in (plan.teacher, plan.judge)]
+    return plan, {name: key for name in names if name and (key := secrets.find(name))}
 
 
 def _finishing(project: Project, keys: dict[str, str], *, as_json: bool) -> Finish:

@@ -101,7 +101,7 @@ def _has(said: str, text: str) -> bool:
 class Offer:
     """All recipes, and what the project has to feed them. `tasks`: prompts with a known answer, among the first ones.
 
-    `students`: finished training runs, (id, title) each.
+    `students`: finished training runs, (id, title, whether it was a round) each.
     """
 
     recipes: tuple[Offered, ...] = ()
@@ -111,7 +111,7 @@ class Offer:
     responses: int = 0
     accepted: int = 0
     tasks: int = 0
-    students: tuple[tuple[str, str], ...] = ()
+    students: tuple[tuple[str, str, bool], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,10 @@ def read_offer(project: Project) -> Offer:
     )
 
 
-def _students(project: Project) -> Iterator[tuple[str, str]]:
-    """Those of plain trainings first, then those of rounds; the newest first."""
-    runs = sorted(project.runs.list("train"), key=lambda run: "rounds" in run.parameters)
-    for run in runs:
+def _students(project: Project) -> Iterator[tuple[str, str, bool]]:
+    for run in project.runs.list("train"):
         if run.state == "finished" and (project.runs_folder / run.id / "student" / "config.json").is_file():
-            yield run.id, f"{run.title} · {ago(run.created)}"
+            yield run.id, f"{run.title} · {ago(run.created)}", "rounds" in run.parameters
 
 
 def own_recipes(folder: Path) -> tuple[Offered, ...]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 from PySide6.QtWidgets import QApplication, QLabel, QSpinBox, QWidget
 from pytestqt.qtbot import QtBot
 
+from kdstudio.jobs.events import Answer
+from kdstudio.jobs.journal import read_journal
 from kdstudio.project import NewPrompt, Project
 from kdstudio.recipe import RoundsRecipe, load_recipe
 from kdstudio.rounds.plan import RESULT_NAME, Plan, planned
@@ -119,7 +124,7 @@ def test_cards_say_what_is_needed_and_the_form_what_a_round_takes(
         ("needs tasks with known answers: none yet", False),
         ("a student here", True),
     ]
-    assert star.cost == "trains the student, at most 4 rounds"
+    assert star.cost == "trains it, up to 4 rounds"
     click(star)
     found = sheet(RoundsSheet, qtbot)
     note = found.forecast.note
@@ -210,6 +215,7 @@ def test_each_round_is_a_line_with_its_figures_and_runs(
     assert isinstance(page, DataPage)
     first = project.runs.list("elicit")[-1].id
     assert (page.query.run, page.query.kind) == (first, "response")
+    assert page.funnel.run_id == first
 
 
 def test_why_they_ended_is_said(
@@ -296,6 +302,46 @@ def test_two_rounds_with_the_window_closed_in_the_middle(
     assert {run.state for run in session.project.runs.list()} == {"finished"}
     qtbot.waitUntil(lambda: view.banner.title.text() == "All 2 rounds are done.", timeout=SECOND)
     assert word("round_2_state") in ("best", "done")
+
+
+WINDOW = """
+import sys
+from pathlib import Path
+from kdstudio.rounds.plan import read_plan
+from kdstudio.ui.app import make_application
+from kdstudio.ui.session import Session
+application = make_application([])
+session = Session()
+session.project_changed.connect(lambda: session.rounds.start(read_plan(Path(sys.argv[2]))))
+task = session.open_project(Path(sys.argv[1]))
+application.exec()
+"""
+
+
+@pytest.mark.slow
+def test_a_window_that_is_killed_loses_nothing(session: Session, tmp_path: Path, qtbot: QtBot) -> None:
+    path, recipe = make_rounds(tmp_path)
+    with Project.open(path) as project:
+        spec = asdict(project.teachers.get("tiny").spec)
+        plan = planned(project, load_recipe(recipe, RoundsRecipe), spec)
+    with subprocess.Popen([sys.executable, "-c", WINDOW, str(path), str(plan.folder)]) as process:
+        journal = "runs/*-train-*/events.jsonl"
+        qtbot.waitUntil(
+            lambda: any('"event": "progress"' in found.read_text() for found in path.glob(journal)), timeout=JOB
+        )
+        process.kill()
+    assert read_wish(plan.folder).go
+    with qtbot.waitSignal(session.project_changed, timeout=SECOND):
+        session.open_project(path)
+    assert session.rounds.leading == plan.id
+    qtbot.waitUntil(lambda: (plan.folder / RESULT_NAME).is_file() and not session.rounds.leading, timeout=JOB)
+    assert session.project is not None
+    assert parts_of_open(session.project) == WHOLE
+    for run in session.project.runs.list("elicit"):
+        lines = read_journal(session.project.runs_folder / run.id)
+        asked = [line.event.key for line in lines if isinstance(line.event, Answer)]
+        assert len(asked) == len(set(asked)) == 6
+    assert not read_wish(plan.folder).go
 
 
 def parts_of_open(project: Project) -> list[tuple[int, str]]:

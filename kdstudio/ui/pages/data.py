@@ -354,13 +354,15 @@ class DataPage(Page):
         self.import_file(paths[0])
 
     def shown_with(self, arguments: dict[str, Any]) -> None:
-        """`kind`, `status`, `search` narrow the rows; `importing` and `generating` (a `family`) open their dialogs."""
+        """`kind`, `status`, `search` narrow the rows, `funnel` shows a run; `importing`, `generating` open dialogs."""
         if self.session.project is not None and arguments.get("kind") in KINDS:
             self.filter.show_filter(str(arguments.get("search", "")), str(arguments.get("status", "")))
             self.show_kind(str(arguments["kind"]))
         else:
             self.feed.catch_up()
         self.judges.catch_up()
+        if arguments.get("funnel"):
+            self.funnel.show_run(str(arguments["funnel"]))
         if arguments.get("importing"):
             self.import_file()
         if arguments.get("generating"):

@@ -143,7 +143,7 @@ class RecipeCard(QWidget):
 def _needs_and_cost(offered: Offered, offer: Offer) -> tuple[list[Need], str]:
     if offered.rounds is not None:
         count = offered.rounds.rounds.count
-        return needs_of_rounds(offered.rounds, offer), f"trains the student, at most {plural(count, 'round')}"
+        return needs_of_rounds(offered.rounds, offer), f"trains it, up to {plural(count, 'round')}"
     if offered.recipe is not None:
         return needs_of(offered.recipe, offer), questions_words(offered.recipe)
     return [], ""

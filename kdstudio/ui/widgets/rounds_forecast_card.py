@@ -52,7 +52,10 @@ class RoundsForecastCard(Card):
             self._say(found.asked.nothing, "error")
             return
         count = found.plan.recipe.rounds.count
-        said = f"At most {plural(count, 'round')}. Each part is a job of its own: it goes on when the window is closed."
+        said = (
+            f"At most {plural(count, 'round')}. When the window is closed, the part under way goes on; the next one "
+            "begins when the project is opened again."
+        )
         if found.continues:
             said = f"These very rounds were begun before, and go on where they stopped. {said}"
         self._say(said, "small")

@@ -20,6 +20,7 @@ from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.data_generate_settings import GenerateSettings, align_captions
 from kdstudio.ui.widgets.fields import Choice
 from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.rounds_lines import FIGURES
 from kdstudio.ui.widgets.rounds_speakers import RoundsSpeakers
 from kdstudio.ui.widgets.train_disclosure import Disclosure
 
@@ -34,13 +35,13 @@ _FIGURES = {
 }
 """What is watched -> its words, the usual ones first."""
 _EXPLAINED = {
-    "student_nll": "How surprised the student is by held-out accepted answers, in nats a token. Lower is better.",
-    "accuracy": "Held-out tasks whose known answer the student finds. Higher is better.",
-    "exact_match": "Held-out prompts that student and teacher answer with the same words. Higher is better.",
-    "rouge_l": "How alike the answers of student and teacher are, from 0 to 1. Higher is better.",
-    "forward_kl": "How far the student is from the teacher’s distribution, in nats a token. Lower is better.",
-    "reverse_kl": "How much the student says that the teacher would not, in nats a token. Lower is better.",
-    "top1_agreement": "Tokens at which both think the same one likeliest. Higher is better.",
+    "student_nll": "how surprised the student is by held-out accepted answers, in nats a token. Lower is better.",
+    "accuracy": "held-out tasks whose known answer the student finds. Higher is better.",
+    "exact_match": "held-out prompts that student and teacher answer with the same words. Higher is better.",
+    "rouge_l": "how alike the answers of student and teacher are, from 0 to 1. Higher is better.",
+    "forward_kl": "how far the student is from the teacher’s distribution, in nats a token. Lower is better.",
+    "reverse_kl": "how much the student says that the teacher would not, in nats a token. Lower is better.",
+    "top1_agreement": "tokens at which both think the same one likeliest. Higher is better.",
 }
 _STARTS = {"base": "The student it began with", "last": "The student of the round before"}
 _LABELS = {
@@ -139,7 +140,8 @@ class RoundsForm(QWidget):
         return card
 
     def _explain(self) -> None:
-        self.explained.setText(_EXPLAINED[str(self._forms["stop"].values()["figure"])])
+        figure = str(self._forms["stop"].values()["figure"])
+        self.explained.setText(f"{FIGURES[figure]}: {_EXPLAINED[figure]}")
 
     def _how_trained(self) -> QWidget:
         holder = QWidget()
@@ -148,7 +150,13 @@ class RoundsForm(QWidget):
         column.setSpacing(8)
         for table, (model, fields) in _TRAINING.items():
             column.addWidget(self._form(table, model, getattr(self._training, table), fields))
+        self._forms["student"].changed.connect(self._show_rank)
+        self._show_rank()
         return holder
+
+    def _show_rank(self) -> None:
+        form = self._forms["student"]
+        form.set_field_visible("lora_rank", form.values()["adapter"] != "full")
 
     def _form(
         self, name: str, model: type[Params], values: Params, fields: tuple[str, ...], editors: Any = None

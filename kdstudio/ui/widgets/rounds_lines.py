@@ -93,13 +93,13 @@ class _Line(QWidget):
         """What stands in the columns, from the left."""
         return self.title, self.asked, self.made, self.learnt, self.figure, self.state, self.links
 
-    def show_start(self, figure: str, value: float | None) -> None:
+    def show_start(self, figure: str, value: float | None, *, measured: bool) -> None:
         """The student before any round."""
         for cell, text in ((self.asked, ""), (self.made, ""), (self.learnt, "")):
             cell.setText(text)
         self.figure.setText(figure_words(figure, value))
         self.pill.hide()
-        self.words.setText("the student as it began" if value is not None else "made in round 1")
+        self.words.setText("the student as it begins" if measured else "the student is made in round 1")
 
     def show_round(self, standing: RoundStanding | None, figure: str, *, over: bool, best: bool) -> None:
         """A round; None for one that has not begun."""
@@ -135,9 +135,8 @@ class _Line(QWidget):
     def _show_figure(self, standing: RoundStanding | None, figure: str) -> None:
         before = standing.before if standing is not None else None
         after = standing.after if standing is not None else None
-        self.figure.setText(
-            "–" if standing is None else f"{figure_words(figure, before)} → {figure_words(figure, after)}"
-        )
+        measured = before is not None or after is not None
+        self.figure.setText(f"{figure_words(figure, before)} → {figure_words(figure, after)}" if measured else "–")
         role = "body"
         if before is not None and after is not None and before != after:
             better = (after < before) == LOWER_IS_BETTER[figure]
@@ -178,7 +177,7 @@ class RoundsLines(QWidget):
         better = "lower" if LOWER_IS_BETTER[figure] else "higher"
         self.heads[4].setToolTip(f"On the held-out prompts; {better} is better.")
         self._make(1 + recipe.rounds.count)
-        self.lines[0].show_start(figure, standing.start)
+        self.lines[0].show_start(figure, standing.start, measured=standing.plan.start is not None)
         best, over = best_round(standing), not (leading or standing.active)
         by_number = {item.number: item for item in standing.rounds}
         for number_, line in enumerate(self.lines[1:], start=1):

@@ -37,10 +37,11 @@ class RoundsSpeakers(QWidget):
             "Each round’s student is measured beside it; it is asked only where the recipe says so."
         )
         self.judge = _choice("rounds_judge", "Judge")
-        for run_id, words in offer.students:
-            self.student.addItem(words, run_id)
-        for spec in local_teachers(offer):
-            self.student.addItem(f"{spec.name}, as it is", spec.path)
+        trained = [(words, run_id) for run_id, words, of_rounds in offer.students if not of_rounds]
+        as_they_are = [(f"{spec.name}, as it is", spec.path) for spec in local_teachers(offer)]
+        of_rounds = [(words, run_id) for run_id, words, of_rounds in offer.students if of_rounds]
+        for words, value in (*trained, *as_they_are, *of_rounds):
+            self.student.addItem(words, value)
         self.student.addItem("Choose a GGUF file…", _FILE)
         self.student.addItem("Choose a folder…", _FOLDER)
         _fill(self.teacher, list(self._specs))

@@ -12,6 +12,7 @@ from kdstudio.rounds.standing import Standing, plans, read_standing
 from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.recipe_offer import ROUNDS
 from kdstudio.ui.session import Session
+from kdstudio.ui.theme import Tone
 from kdstudio.ui.widgets.banner import ErrorBanner
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
@@ -94,7 +95,9 @@ class RoundsView(QWidget):
         plot = Card(margin=12)
         plot.body.addWidget(self.plot, 1)
         table = Card("Rounds", margin=12)
-        table.add(label("Rows lead to what a round made, Training and Measure to its runs.", "small"))
+        table.add(
+            label("Rows shows what a round made and why the rest fell; Training and Measure show its runs.", "small")
+        )
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
@@ -224,7 +227,9 @@ class RoundsView(QWidget):
             detail = (
                 f"The best student is that of round {best}: it can be evaluated and exported." if best else _NOTHING
             )
-            self.banner.show_message(str(result["ended"]), detail, tone="good" if best else "warn")
+            whole = len(standing.rounds) == standing.plan.recipe.rounds.count and standing.rounds[-1].finished
+            tone: Tone = "warn" if not best else "good" if whole else "idle"
+            self.banner.show_message(str(result["ended"]), detail, tone=tone)
         elif state == "failed" and standing.wish.error:
             self.banner.show_error(dict(standing.wish.error))
         elif state in ("stopped", "interrupted", "failed"):
@@ -266,7 +271,8 @@ class RoundsView(QWidget):
         if self.standing is not None:
             steps = self.standing.plan.elicitation.step
             kind = "preference" if any(getattr(step, "kind", "") == "preference" for step in steps) else "response"
-            self.session.go("data", kind=kind, search=f"run:{self._run_id(number_, 'elicit')}")
+            run_id = self._run_id(number_, "elicit")
+            self.session.go("data", kind=kind, search=f"run:{run_id}", funnel=run_id)
 
     def _show_part(self, number_: int, part: str) -> None:
         page = "train" if part == "train" else "evaluate"
