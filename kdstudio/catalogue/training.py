@@ -94,7 +94,7 @@ class TeacherTable(Params):
     top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
     weights: dict[str, float] = Field(
         default_factory=dict,
-        description="Several teachers by name, each with its weight: the mean of their stored signals is learnt.",
+        description="Several teachers by name, each with its weight: the mean of their distributions is learnt.",
     )
 
     @model_validator(mode="after")
@@ -103,8 +103,6 @@ class TeacherTable(Params):
             return self
         if not all(0 < weight < float("inf") for weight in self.weights.values()):
             raise ValueError("each weight must be above 0")
-        if self.signals != "stored":
-            raise ValueError('the mean of several teachers is read from stored signals: signals must be "stored"')
         if self.name and self.name not in self.weights:
             raise ValueError(f"{self.name!r} has no weight; name one that has, or none")
         object.__setattr__(self, "name", self.name or next(iter(self.weights)))
@@ -226,7 +224,18 @@ class RunTable(Params):
     processes: int = Field(
         1, ge=1, le=64, description="Processes that share each step: one for each GPU; on a CPU, one is fastest."
     )
+    sharding: Literal["none", "fsdp2"] = Field(
+        "none",
+        description="fsdp2: each process keeps a share of the blocks' weights, gradients and moments; needs several.",
+        json_schema_extra={"none": "Each has all weights", "fsdp2": "Cut over them (FSDP2)"},
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the device gains from it.")
+
+    @model_validator(mode="after")
+    def _several(self) -> RunTable:
+        if self.sharding != "none" and self.processes < 2:
+            raise ValueError('sharding = "fsdp2" cuts the weights over several processes: set processes to 2 or more')
+        return self
 
 
 class ExportTable(Params):

@@ -14,7 +14,7 @@ from kdstudio.distillation.audit_signals import check_signals
 from kdstudio.distillation.audit_states import check_numbers, check_places, check_teacher_states
 from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.reporter import Reporter
-from kdstudio.distillation.targets import DenseTarget
+from kdstudio.distillation.targets import WholeTarget
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import Checked
 
@@ -52,7 +52,7 @@ def audit(audited: Audited) -> list[Finding]:
     found += check_itself(audited, hidden, target)
     if target is None:
         return found
-    read = list(check_teacher_states(audited, batch, target)) if isinstance(target, DenseTarget) else []
+    read = list(check_teacher_states(audited, batch, target)) if isinstance(target, WholeTarget) else []
     found += read if _faulty(read) else [*read, *check_signals(audited, batch, hidden, target)]
     return [*found, *check_gradient(audited, hidden, target)]
 

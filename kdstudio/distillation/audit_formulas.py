@@ -11,13 +11,13 @@ from torch import Tensor
 from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.forward import head_logits, head_weight
 from kdstudio.distillation.kernels import linear_divergence
-from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget
+from kdstudio.distillation.targets import DenseTarget, MixedTarget, SparseTarget, TeacherTarget
 
 _TOKENS, _SLOPE_TOKENS, _OUTCOMES = 256, 32, 4096
 _NO_DISTANCE, _NOTHING = 1e-3, 1e-4  # nats a token; what the vault rounds away of a signal is 4e-5
 _STEP, _WRONG_SLOPE, _GROUND = 1e-5, 0.02, 1e-5
 _CONSTANT_WEIGHTS = ("adaptive_kl",)  # their gradient is not the slope, by definition
-Signal = SparseTarget | tuple[Tensor, Tensor]
+Signal = SparseTarget | Tensor | tuple[Tensor, Tensor]
 Divergence = tuple[str, dict[str, Any]]
 
 
@@ -70,16 +70,20 @@ def check_gradient(audited: Audited, hidden: Tensor, target: TeacherTarget) -> I
 
 def _shared(head: Tensor, target: TeacherTarget) -> Tensor:
     """The student's head without ids that only pad its vocabulary."""
-    return head[: target.head.shape[0]] if isinstance(target, DenseTarget) else head
+    return head if isinstance(target, SparseTarget) else head[: target.outcomes]
 
 
 def _signal(target: TeacherTarget) -> Signal:
+    if isinstance(target, MixedTarget):
+        return target.logits()
     return (target.hidden, target.head) if isinstance(target, DenseTarget) else target
 
 
 def _few_outcomes(states: Tensor, head: Tensor, target: TeacherTarget) -> tuple[Tensor, Tensor, Signal]:
     """The same comparison in float64 over at most a few thousand outcomes: whole heads in it would fill the memory."""
     states = _exact(states)
+    if isinstance(target, MixedTarget):
+        return states, _exact(head[:_OUTCOMES]), _exact(target.logits()[:, :_OUTCOMES])
     if isinstance(target, DenseTarget):
         theirs = (_exact(target.hidden), _exact(target.head[:_OUTCOMES]))
         return states, _exact(head[:_OUTCOMES]), theirs

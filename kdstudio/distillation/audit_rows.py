@@ -9,7 +9,7 @@ from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.targets import DenseTarget, SparseTarget
+from kdstudio.distillation.targets import SparseTarget, TeacherTarget, WholeTarget
 from kdstudio.errors import BadInput
 from kdstudio.models.chat_template import render
 from kdstudio.models.conversation import Tokenizer
@@ -170,11 +170,11 @@ def _leaks(rows: TrainingRows) -> Iterator[Finding]:
         yield Finding("warning", "The held-out measure is not of unseen prompts", detail)
 
 
-def check_vocabulary(audited: Audited, target: DenseTarget | SparseTarget | None) -> Iterator[Finding]:
+def check_vocabulary(audited: Audited, target: TeacherTarget | None) -> Iterator[Finding]:
     """Both number tokens alike, up to the ends of turns, and write conversations alike."""
     ours, theirs, size = audited.tokenizer, audited.teacher_tokenizer, head_weight(audited.network).shape[0]
-    if isinstance(target, DenseTarget) and not _covers(ours, target.head.shape[0], size):
-        detail = f"The teacher tells {target.head.shape[0]:,} outcomes apart, the student {size:,}."
+    if isinstance(target, WholeTarget) and not _covers(ours, target.outcomes, size):
+        detail = f"The teacher tells {target.outcomes:,} outcomes apart, the student {size:,}."
         yield Finding("fault", "Teacher and student have vocabularies of different size", detail)
     if isinstance(target, SparseTarget) and int(target.ids.max()) >= size:
         detail = f"They name token {int(target.ids.max()):,}; the student has {size:,}."

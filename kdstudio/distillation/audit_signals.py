@@ -12,7 +12,7 @@ from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.kernels import label_log_probs
-from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget
+from kdstudio.distillation.targets import SparseTarget, TeacherTarget
 
 _ROW_TOKENS, _COMPARED_TOKENS = 64, 64
 _FEWEST_TOKENS = 8
@@ -51,8 +51,8 @@ def _first_tokens(batch: Batch) -> Tensor:
 
 def _log_probs(target: TeacherTarget, places: Tensor, tokens: Tensor) -> Tensor:
     """What each of `tokens` has in the distribution at its place; outside a top-k a little less than the last."""
-    if isinstance(target, DenseTarget):
-        return label_log_probs(target.hidden[places], target.head, tokens)
+    if not isinstance(target, SparseTarget):
+        return target[places].label_log_probs(tokens)
     log_probs = target.log_probs[places].float()
     hit = target.ids[places] == tokens.unsqueeze(1)
     return torch.maximum(log_probs.masked_fill(~hit, -torch.inf).amax(dim=1), log_probs.amin(dim=1) - 2)
@@ -141,7 +141,7 @@ def _same_teacher(audited: Audited) -> Iterator[Finding]:
     places = _first_tokens(batch)
     places = places[:: max(1, len(places) // _COMPARED_TOKENS)]
     dense, ids = audited.running.target(batch), stored.ids[places]
-    now = DenseTarget(dense.hidden[places], dense.head).logits().softmax(dim=-1).gather(1, ids)
+    now = dense[places].logits().softmax(dim=-1).gather(1, ids)
     before = stored.log_probs[places].exp()
     tails = (1 - now.sum(dim=-1)) - (1 - before.sum(dim=-1))
     distance = float(((now - before).abs().sum(dim=-1) + tails.abs()).mean() / 2)

@@ -12,8 +12,8 @@ from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.rollouts import evaluating
-from kdstudio.distillation.targets import DenseTarget, SparseTarget
-from kdstudio.distillation.teacher_signals import DenseTeacher
+from kdstudio.distillation.targets import SparseTarget, TeacherTarget, WholeTarget
+from kdstudio.distillation.teacher_signals import RunningTeacher
 
 _NOT_NUMBERS = "Its last states or its head hold NaN or infinity."
 _ROUNDING = 0.25  # of a state's length; that of bf16 leaves about 0.03
@@ -21,7 +21,7 @@ _CHANCE = 0.02
 _NEW_ROW = -1  # no such row is remembered: whoever can read it has its network
 
 
-def check_numbers(audited: Audited, hidden: Tensor, target: DenseTarget | SparseTarget | None) -> Iterator[Finding]:
+def check_numbers(audited: Audited, hidden: Tensor, target: TeacherTarget | None) -> Iterator[Finding]:
     """Weights, states and signals are numbers, and stored masses sum to one."""
     for name, weight in audited.network.named_parameters():
         if not bool(torch.isfinite(weight).all()):
@@ -29,13 +29,12 @@ def check_numbers(audited: Audited, hidden: Tensor, target: DenseTarget | Sparse
             return
     if not bool(torch.isfinite(hidden).all()):
         yield Finding("fault", "The student computes values that are no numbers", _NOT_NUMBERS)
-    count = None if target is None else len(target.hidden if isinstance(target, DenseTarget) else target.ids)
+    count = None if target is None else len(target.ids if isinstance(target, SparseTarget) else target)
     if count not in (None, len(hidden)):
         detail = f"They are of {count:,} tokens; the rows have {len(hidden):,}."
         yield Finding("fault", "The teacher's signals are of other text", detail)
-    if isinstance(target, DenseTarget) and not all(
-        bool(part.isfinite().all()) for part in (target.hidden, target.head)
-    ):
+    read = () if target is None or isinstance(target, SparseTarget) else target.members
+    if not all(bool(part.isfinite().all()) for member in read for part in (member.hidden, member.head)):
         yield Finding("fault", "The teacher computes values that are no numbers", _NOT_NUMBERS)
     if isinstance(target, SparseTarget):
         whole = target.log_probs.exp().sum(-1) + target.tail_log_prob.exp()
@@ -57,12 +56,17 @@ def check_places(audited: Audited, batch: Batch, hidden: Tensor) -> Iterator[Fin
     yield fault or Finding("good", "Positions and labels agree, and padding changes nothing")
 
 
-def check_teacher_states(audited: Audited, batch: Batch, target: DenseTarget) -> Iterator[Finding]:
+def check_teacher_states(audited: Audited, batch: Batch, target: WholeTarget) -> Iterator[Finding]:
     """The teacher reads the very rows that the student reads; only where its network is still there."""
-    teacher = audited.source if isinstance(audited.source, DenseTeacher) else audited.running
-    if teacher is not None and teacher.can_read([_NEW_ROW]):
-        fault = _not_itself("teacher", audited, teacher.network(), batch, target.hidden)
-        yield fault or Finding("good", "The teacher reads the rows that the student reads")
+    teacher = audited.source if isinstance(audited.source, RunningTeacher) else audited.running
+    if teacher is None or not teacher.can_read([_NEW_ROW]):
+        return
+    for member, found in zip(teacher.members, target.members, strict=True):
+        fault = _not_itself("teacher", audited, member.network(), batch, found.hidden)
+        if fault:
+            yield fault
+            return
+    yield Finding("good", "The teacher reads the rows that the student reads")
 
 
 def _in_its_places(batch: Batch, place: int, example: Example) -> bool:

@@ -16,8 +16,8 @@ from kdstudio.distillation.examples import Example
 from kdstudio.distillation.forward import Embedded, response_hidden
 from kdstudio.distillation.rollouts import evaluating
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.targets import DenseTarget, SparseTarget
-from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource
+from kdstudio.distillation.targets import TeacherTarget
+from kdstudio.distillation.teacher_signals import RunningTeacher, SignalSource
 from kdstudio.models.conversation import Tokenizer
 
 Level = Literal["good", "warning", "fault"]
@@ -46,7 +46,7 @@ class Audited:
     device: torch.device
     precision: Callable[[], AbstractContextManager[object]]
     source: SignalSource | None = None
-    running: DenseTeacher | None = None
+    running: RunningTeacher | None = None
     teacher_tokenizer: Tokenizer | None = None
     divergences: Sequence[tuple[str, dict[str, Any]]] = ()
 
@@ -81,7 +81,7 @@ class Audited:
             states: Tensor = network.get_submodule("model")(input_ids=ids, use_cache=False).last_hidden_state
         return states[0, len(example.prompt_ids) - 1 :].float()
 
-    def target(self, batch: Batch) -> DenseTarget | SparseTarget | None:
+    def target(self, batch: Batch) -> TeacherTarget | None:
         """What the source says of the batch."""
         target = None if self.source is None else self.source.target(batch)
-        return target if isinstance(target, DenseTarget | SparseTarget) else None
+        return target if isinstance(target, TeacherTarget) else None  # another vocabulary's has no such checks

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from kdstudio.distillation.shards import cut_like
+
 
 class WeightAverage:
     """mean <- decay * mean + (1 - decay) * weights after each step. With a decay of 0 there is none."""
@@ -58,4 +60,4 @@ class WeightAverage:
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """What `tensors` gave."""
         for name, mean in self._means.items():
-            mean.copy_(tensors[f"mean.{name}"])
+            mean.copy_(cut_like(tensors[f"mean.{name}"], mean))

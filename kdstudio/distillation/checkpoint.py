@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kdstudio import files
 from kdstudio.distillation.randomness import random_state, restore_random_state
+from kdstudio.distillation.shards import cut_like, gathered
 from kdstudio.students.tensor_file import write_tensors
 
 FORMAT = 2
@@ -62,23 +63,31 @@ def save_checkpoint(
     versions: dict[str, str],
     learning: dict[str, Any] | None = None,
     extra: Mapping[str, Tensor] | None = None,
+    writes: bool = True,
 ) -> Checkpoint:
     """Save the state after `step` steps below `root`, then remove all but the newest two.
 
     `parameters`: the trainable ones by name, in the optimiser's order; `recipe`: the hash of what is being trained;
-    `learning` and `extra`: what objectives must find again, as numbers and as tensors.
+    `learning` and `extra`: what objectives must find again, as numbers and as tensors. Tensors that are cut over
+    several processes are put together: all of them call this, one of them `writes`, and nobody can tell from what it
+    wrote how many there were.
     Raises `KnownError` with the bytes that are missing when the disk is full; the earlier checkpoints stay.
     """
     needed = checkpoint_bytes(parameters)
-    files.require_space(root, needed, "A checkpoint")
+    if writes:
+        files.require_space(root, needed, "A checkpoint")
     numbers, states = random_state()
     folder = root / f"step-{step:06d}"
+    found = (parameters, _optimizer_tensors(parameters, optimizer), extra or {})
+    weights, moments, others = (gathered(tensors, kept=writes) for tensors in found)
+    saved = Checkpoint(folder, step, progress, versions, numbers, learning or {})
+    if not writes:
+        return saved
     with files.atomic_folder(folder, needed=needed) as temporary:
-        weights = {name: tensor.detach().contiguous() for name, tensor in parameters.items()}
         write_tensors(weights, temporary / WEIGHTS_NAME)
-        write_tensors(_optimizer_tensors(parameters, optimizer), temporary / OPTIMIZER_NAME)
+        write_tensors(moments, temporary / OPTIMIZER_NAME)
         write_tensors(states, temporary / RANDOM_NAME)
-        write_tensors(dict(extra or {}), temporary / EXTRA_NAME)
+        write_tensors(others, temporary / EXTRA_NAME)
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -92,7 +101,7 @@ def save_checkpoint(
         (temporary / MANIFEST_NAME).write_text(json.dumps(manifest), "utf-8")
     for old in _folders(root)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    return Checkpoint(folder, step, progress, versions, numbers, learning or {})
+    return saved
 
 
 def newest_checkpoint(root: Path, recipe: str) -> tuple[Checkpoint | None, list[str]]:
@@ -116,7 +125,7 @@ def restore_checkpoint(
     stored = load_file(checkpoint.folder / WEIGHTS_NAME)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(stored[name])
+            parameter.copy_(cut_like(stored[name], parameter))
     _restore_optimizer(load_file(checkpoint.folder / OPTIMIZER_NAME), parameters, optimizer)
     restore_random_state(checkpoint.random, load_file(checkpoint.folder / RANDOM_NAME))
     return dict(load_file(checkpoint.folder / EXTRA_NAME))
@@ -154,7 +163,7 @@ def _optimizer_tensors(parameters: Mapping[str, Tensor], optimizer: torch.optim.
     tensors: dict[str, Tensor] = {}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}:{name}"] = torch.as_tensor(value).detach().contiguous()
+            tensors[f"{key}:{name}"] = torch.as_tensor(value)
     return tensors
 
 
@@ -164,4 +173,5 @@ def _restore_optimizer(
     for full, value in stored.items():
         key, _, name = full.partition(":")
         parameter = parameters[name]
-        optimizer.state[parameter][key] = value.to(parameter.device)  # the fused AdamW keeps its step count there too
+        moment = cut_like(value, parameter) if value.dim() else value.to(parameter.device)
+        optimizer.state[parameter][key] = moment  # the fused AdamW keeps its step count there too

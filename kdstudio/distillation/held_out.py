@@ -18,7 +18,7 @@ from kdstudio.distillation.divergences import forward_kl, sparse
 from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.supervised import cross_entropy
-from kdstudio.distillation.targets import DenseTarget, Targets
+from kdstudio.distillation.targets import Targets, WholeTarget
 from kdstudio.distillation.teacher_signals import Precision, SignalSource
 
 HEAD_ELEMENTS = 1 << 23
@@ -111,7 +111,7 @@ def _figures(logits: Tensor, targets: Targets) -> Tensor:
     teacher = targets.teacher
     if teacher is None:
         divergence = agreement = torch.zeros_like(nll)
-    elif isinstance(teacher, DenseTarget):
+    elif isinstance(teacher, WholeTarget):
         expected = teacher.logits()
         shared = logits[:, : expected.shape[1]]
         divergence, agreement = forward_kl(shared, expected), shared.argmax(-1) == expected.argmax(-1)

@@ -18,13 +18,15 @@ from kdstudio.distillation.checkpoint import KEPT, checkpoint_bytes
 from kdstudio.distillation.devices import make_accelerator
 from kdstudio.distillation.examples import SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
-from kdstudio.distillation.mixture import mixture_named
+from kdstudio.distillation.mixture import Mixture, mixture_of
 from kdstudio.distillation.objectives import needed_signals, reads_preferences
+from kdstudio.distillation.opening import Opening, local_teacher
 from kdstudio.distillation.randomness import stream_seed
 from kdstudio.distillation.ranks import SharedReporter, started
 from kdstudio.distillation.reporter import Reporter, TrainingJob
 from kdstudio.distillation.rows import TrainingRows, split_rows
-from kdstudio.distillation.teacher_side import TeacherSide, local_teacher, teacher_side
+from kdstudio.distillation.shards import require_shardable
+from kdstudio.distillation.teacher_side import TeacherSide
 from kdstudio.distillation.trainer import CHECKPOINTS_NAME, Outcome, Trainer
 from kdstudio.errors import BadInput
 from kdstudio.recipe import TrainingRecipe, recipe_hash, validate_recipe
@@ -39,14 +41,16 @@ def run(job: TrainingJob) -> dict[str, Any]:
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     recipe = validate_recipe(job.parameters.get("recipe", {}), TrainingRecipe)
     teacher = local_teacher(job.parameters.get("teacher") or {})
+    require_shardable(recipe)
     _require_teacher(recipe, job.parameters.get("teacher") or {}, teacher)
+    mixture = mixture_of(recipe, job.parameters)
     sources = frozen_rows(job.run_folder, job.project_folder, recipe.data, preferences=reads_preferences(recipe))
     with started(job.run_folder, recipe.run.processes):
-        return _train(job, recipe, teacher, sources, mixture_named(recipe, job.parameters))
+        return _train(job, recipe, teacher, sources, mixture)
 
 
 def _train(
-    job: TrainingJob, recipe: TrainingRecipe, teacher: Path | None, sources: list[SourceRow], mixture: str
+    job: TrainingJob, recipe: TrainingRecipe, teacher: Path | None, sources: list[SourceRow], mixture: Mixture | None
 ) -> dict[str, Any]:
     accelerator = make_accelerator(recipe.run)
     torch.set_num_threads(max(1, settings.thread_count() // accelerator.num_processes))
@@ -55,8 +59,8 @@ def _train(
     rows = _rows(shared, recipe, student, sources)
     _require_space(job, student)
     folder = job.project_folder
-    side = teacher_side(shared, folder, recipe, student, teacher, rows, sources, accelerator, mixture=mixture)
-    if teacher is not None and student.source != teacher:
+    side = Opening(shared, folder, recipe, student, teacher, rows, sources, accelerator, mixture).side()
+    if teacher is not None and student.source != teacher and teacher.exists():
         side.tokenizer = open_tokenizer(teacher)
     trainer = Trainer(shared, recipe, recipe_hash(recipe), student, rows, accelerator, side, _versions(accelerator))
     outcome = trainer.run()
@@ -104,7 +108,8 @@ def _rows(job: Reporter, recipe: TrainingRecipe, student: Student, sources: list
             f"With their prompts they pass {limit:,} tokens; responses {named} are left out.",
             "Raise data.maximum_tokens, or split these rows.",
         )
-    whole = recipe.student.gradient_checkpointing or Signal.ATTENTION in needed_signals(recipe.objective)
+    sharded = recipe.run.sharding != "none"  # a block is whole during one pass through it, not two at once
+    whole = recipe.student.gradient_checkpointing or sharded or Signal.ATTENTION in needed_signals(recipe.objective)
     return split_rows(examples, recipe.data, recipe.run.seed, share_prefix=not whole)
 
 

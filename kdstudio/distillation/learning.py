@@ -26,7 +26,7 @@ from kdstudio.distillation.rewards import make_reward
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.stored_signals import StoredSignals
 from kdstudio.distillation.teacher_side import TeacherSide
-from kdstudio.distillation.teacher_signals import DenseTeacher
+from kdstudio.distillation.teacher_signals import DenseTeacher, RunningTeacher
 from kdstudio.errors import BadInput
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.recipe import TrainingRecipe
@@ -122,7 +122,7 @@ class Learning:
     def audited(self, teacher_tokenizer: Tokenizer | None) -> Audited:
         """What is checked before the first step."""
         source = self._side.source
-        judge = self._side.judge if isinstance(self._side.judge, DenseTeacher) else None
+        judge = self._side.judge if isinstance(self._side.judge, RunningTeacher) else None
         named = [(table.name, table.parameters) for table in self._recipe.objective if table.name in SPARSE]
         return Audited(
             self._student.model,
@@ -130,7 +130,7 @@ class Learning:
             self._rows,
             self._accelerator.device,
             self._accelerator.autocast,
-            source if isinstance(source, DenseTeacher | StoredSignals) else None,
+            source if isinstance(source, RunningTeacher | StoredSignals) else None,
             judge,
             teacher_tokenizer,
             named,

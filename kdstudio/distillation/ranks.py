@@ -20,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from kdstudio import settings
 from kdstudio.distillation.batches import Batch, pad
@@ -30,6 +31,7 @@ from kdstudio.jobs import folder as run_files
 from kdstudio.jobs.events import Event
 
 _RANK = "KDSTUDIO_RANK"
+_ENDING_SECONDS = 30
 
 
 @contextlib.contextmanager
@@ -58,10 +60,15 @@ def started(run_folder: Path, processes: int) -> Iterator[None]:
         os.environ.update(kept)
         for other in others:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                other.wait(10)
+                other.wait(_ENDING_SECONDS)
             other.kill()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            other.wait()
+        _leave()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _variables(rank: int, processes: int, port: int, threads: int) -> dict[str, str]:
@@ -137,8 +144,12 @@ class Shares:
         kept = torch.cat([(batch.owner == place).nonzero().squeeze(1) for place in places])
         return chosen.to(batch.labels.device), {name: value[kept] for name, value in extras.items()}
 
+    def first(self, batch: Batch, prefix: int) -> Batch:
+        """The pass's first row alone, for a process that has none of its own but must compute along."""
+        return pad(batch.examples[:1], batch.rows[:1], prefix).to(batch.labels.device)
+
     def add_up(self, parameters: Sequence[Tensor], sums: Sums) -> None:
-        """Sum gradients and figures over all processes, in place."""
+        """Sum gradients and figures over all processes, in place. Of weights that are cut up that has been done."""
         if not self.several:
             return
         kinds = {"parts": sums.parts, "figures": sums.figures}
@@ -154,7 +165,8 @@ class Shares:
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            parameter.grad = self._accelerator.reduce(parameter.grad, "sum")
+            if not isinstance(parameter, DTensor):
+                parameter.grad = self._accelerator.reduce(parameter.grad, "sum")
 
 
 class _Follower:
@@ -183,3 +195,4 @@ if __name__ == "__main__":
     from kdstudio.distillation.job import run
 
     run(_Follower(Path(sys.argv[1])))
+    _leave()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from kdstudio.catalogue.training import OptimizerTable
 
@@ -28,12 +29,18 @@ def learning_rate(step: int, total: int, table: OptimizerTable) -> float:
 
 
 def make_optimizer(parameters: Mapping[str, Tensor], table: OptimizerTable) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101); decay on matrices only."""
-    matrices = [item for item in parameters.values() if item.dim() >= 2]
-    others = [item for item in parameters.values() if item.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": table.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    """AdamW (Loshchilov & Hutter 2017, https://arxiv.org/abs/1711.05101); decay on matrices only.
+
+    Whole weights and those cut over several processes are groups of their own: one kernel takes only either.
+    """
+    decays = {True: table.weight_decay, False: 0.0}
+    groups = [
+        {"params": chosen, "weight_decay": decays[matrices]}
+        for matrices, cut in ((True, False), (False, False), (True, True), (False, True))
+        if (chosen := [i for i in parameters.values() if (i.dim() >= 2, isinstance(i, DTensor)) == (matrices, cut)])
+    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        groups,
         lr=table.learning_rate,
         betas=(table.beta1, table.beta2),
         fused=True,  # one pass over memory: a quarter of the time on a CPU

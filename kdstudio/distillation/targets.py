@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,66 @@ class DenseTarget:
         """[N] log p(label)."""
         return label_log_probs(self.hidden, self.head, labels)
 
-    def __getitem__(self, rows: slice) -> DenseTarget:
+    @property
+    def outcomes(self) -> int:
+        """How many tokens are told apart."""
+        return int(self.head.shape[0])
+
+    @property
+    def members(self) -> tuple[DenseTarget, ...]:
+        """Itself: a mixture has several."""
+        return (self,)
+
+    def __len__(self) -> int:
+        return int(self.hidden.shape[0])
+
+    def __getitem__(self, rows: slice | Tensor) -> DenseTarget:
         return DenseTarget(self.hidden[rows], self.head)
+
+
+@dataclass(frozen=True)
+class MixedTarget:
+    """The mean of several teachers' distributions over one vocabulary: log sum w_i p_i, formed only when read.
+
+    Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 1. `shares` sum to 1; all members tell the same
+    `outcomes` apart at the same N tokens. Teachers are mixed at temperature 1, as stored mixtures are.
+    """
+
+    members: tuple[DenseTarget, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def outcomes(self) -> int:
+        """How many tokens are told apart."""
+        return self.members[0].outcomes
+
+    def logits(self) -> Tensor:
+        """[N, V] log-probs in float32."""
+        return self._mean([member.logits() for member in self.members])
+
+    def logits_of(self, rows: slice, room: Room) -> Tensor:
+        """[n, V] of some tokens, in float32."""
+        return self._mean([member.logits_of(rows, room) for member in self.members])
+
+    @torch.no_grad()
+    def _mean(self, logits: list[Tensor]) -> Tensor:
+        """log sum w_i softmax(logits_i) [n, V]."""
+        mean: Tensor | None = None
+        for one, share in zip(logits, self.shares, strict=True):
+            weighed = one.log_softmax(dim=-1).add_(math.log(share))
+            mean = weighed if mean is None else torch.logaddexp(mean, weighed, out=mean)
+        return mean if mean is not None else logits[0]
+
+    def label_log_probs(self, labels: Tensor) -> Tensor:
+        """[N] log p(label)."""
+        known = torch.stack([member.label_log_probs(labels) for member in self.members])
+        return (known + known.new_tensor(self.shares).log().unsqueeze(1)).logsumexp(dim=0)
+
+    def __len__(self) -> int:
+        return len(self.members[0])
+
+    def __getitem__(self, rows: slice | Tensor) -> MixedTarget:
+        return MixedTarget(tuple(member[rows] for member in self.members), self.shares)
 
 
 @dataclass(frozen=True)
@@ -81,7 +140,8 @@ def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:
     )
 
 
-TeacherTarget = DenseTarget | SparseTarget
+WholeTarget = DenseTarget | MixedTarget
+TeacherTarget = WholeTarget | SparseTarget
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import Embedded, head_weight, response_hidden, watched_hidden
 from kdstudio.distillation.inner_states import InnerStates, Watch
 from kdstudio.distillation.rows import TrainingRows
-from kdstudio.distillation.targets import DenseTarget, TeacherTarget
+from kdstudio.distillation.targets import DenseTarget, MixedTarget, TeacherTarget
 from kdstudio.errors import BugError, Stopped
 
 Precision = Callable[[], AbstractContextManager[object]]
@@ -76,6 +76,11 @@ class DenseTeacher:
         parts = torch.split(hidden, [len(self._rows.examples[row].response_ids) for row in batch.rows])
         self._hidden.update({row: part.clone() for row, part in zip(batch.rows, parts, strict=True)})
 
+    @property
+    def members(self) -> tuple[DenseTeacher, ...]:
+        """Itself: a mixture has several."""
+        return (self,)
+
     def unknown(self, rows: Sequence[int]) -> list[int]:
         """Those of `rows` that are not remembered."""
         return [row for row in rows if row not in self._hidden]
@@ -111,3 +116,42 @@ class DenseTeacher:
         with torch.no_grad(), self._precision():
             network = self.network()
             return response_hidden(network, batch, Embedded(network, batch, self._prefix)).float()
+
+
+class MixedTeacher:
+    """Several teachers of one vocabulary that run beside the student: it learns from their mean.
+
+    `shares` sum to 1. What a single network alone can say, hidden states or an answer, a mean does not.
+    """
+
+    kind: Literal["dense", "stored"] = "dense"
+
+    def __init__(self, members: Sequence[DenseTeacher], shares: Sequence[float]) -> None:
+        self.members, self._shares = tuple(members), tuple(shares)
+
+    def cache_bytes(self, rows: Sequence[int]) -> int:
+        """What remembering `rows` takes, all members together."""
+        return sum(member.cache_bytes(rows) for member in self.members)
+
+    def remember(self, rows: Sequence[int], *, going_on: Callable[[int, int], bool]) -> None:
+        """As a single teacher does; progress is counted over all."""
+        total = len(rows) * len(self.members)
+        for place, member in enumerate(self.members):
+            before = place * len(rows)
+            member.remember(rows, going_on=lambda done, _, before=before: going_on(before + done, total))  # type: ignore[misc]
+
+    def can_read(self, rows: Sequence[int]) -> bool:
+        """Whether all members can read these rows now."""
+        return all(member.can_read(rows) for member in self.members)
+
+    def forget_body(self) -> None:
+        """Free everything but the heads."""
+        for member in self.members:
+            member.forget_body()
+
+    def target(self, batch: Batch) -> MixedTarget:
+        """The mean at the batch's tokens."""
+        return MixedTarget(tuple(member.target(batch) for member in self.members), self._shares)
+
+
+RunningTeacher = DenseTeacher | MixedTeacher

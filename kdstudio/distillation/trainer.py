@@ -17,7 +17,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdstudio.distillation.audit import report
-from kdstudio.distillation.averaging import WeightAverage
 from kdstudio.distillation.batches import Batch, BatchPlan
 from kdstudio.distillation.checkpoint import Checkpoint as Saved
 from kdstudio.distillation.checkpoint import newest_checkpoint, restore_checkpoint, save_checkpoint
@@ -34,8 +33,8 @@ from kdstudio.distillation.reporter import Reporter
 from kdstudio.distillation.rewards import OBJECTIVE_NAME
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.samples import greedy_answers, sample_examples, text_of
-from kdstudio.distillation.schedule import learning_rate, make_optimizer
 from kdstudio.distillation.teacher_side import TeacherSide
+from kdstudio.distillation.weights import TrainedWeights
 from kdstudio.errors import KnownError
 from kdstudio.jobs.events import Checkpoint, Metric, Sample
 from kdstudio.recipe import TrainingRecipe
@@ -76,10 +75,8 @@ class Trainer:
         self._accelerator, self._side, self._versions = accelerator, side, versions
         self._network = student.model.to(accelerator.device)
         self._learning = Learning(job, recipe, student, rows, accelerator, side)
-        named = [*self._network.named_parameters(), *self._learning.objectives.modules.named_parameters("objective")]
-        self._parameters = {name: item for name, item in named if item.requires_grad}
-        self._optimizer = make_optimizer(self._parameters, recipe.optimizer)
-        self._average = WeightAverage(self._parameters, recipe.optimizer.ema)
+        own = self._learning.objectives.modules
+        self._weights = TrainedWeights(self._network, own, recipe.optimizer, accelerator)
         run = recipe.run
         plan = BatchPlan(
             [rows.tokens(unit) for unit in rows.units],
@@ -110,9 +107,11 @@ class Trainer:
         elif self._recipe.student.refit:
             self._side.recall(self._job, self._student, self._rows, self._accelerator)
         self._learning.begin()
+        if self._recipe.run.sharding != "none":
+            self._weights.shard()
         if found is not None:
-            extra = restore_checkpoint(found, self._parameters, self._optimizer)
-            self._average.restore(extra)
+            extra = restore_checkpoint(found, self._weights.parameters, self._weights.optimizer)
+            self._weights.average.restore(extra)
             self._learning.restore(found.learning, extra)
             self._outcome = Outcome(steps=found.step, **found.progress)
             self._saved = found.step
@@ -125,7 +124,7 @@ class Trainer:
                 break
             self._one(self._outcome.steps)
         self._network.train(False)
-        self._average.keep()
+        self._weights.finish()
         return self._outcome
 
     def _check(self) -> None:
@@ -147,7 +146,7 @@ class Trainer:
         """
         began = time.perf_counter()
         self._side.refit(self._job, self._student, self._rows, self._accelerator)
-        self._average.restart()
+        self._weights.average.restart()
         if self._rows.held_out:
             self._outcome.refitted = self._learning.measure().values()
             named = {name.replace("held_out", "refitted"): value for name, value in self._outcome.refitted.items()}
@@ -187,34 +186,36 @@ class Trainer:
             own = self._shares.own(batch, taken.extras[place] if taken.extras else {}, len(self._prefix))
             if own is not None:
                 self._backward(own[0], counts, share, own[1], sums)
-        self._shares.add_up(list(self._parameters.values()), sums)
-        table = self._recipe.optimizer
-        rate = learning_rate(step, self._total, table)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        norm = float(self._accelerator.clip_grad_norm_(list(self._parameters.values()), table.clip_norm or math.inf))
+            elif self._weights.sharded:
+                self._backward(self._shares.first(batch, len(self._prefix)), counts, share, {}, None)
+        self._shares.add_up(list(self._weights.parameters.values()), sums)
+        norm = self._weights.clip()
         if not math.isfinite(sums.loss) or not math.isfinite(norm):
             raise KnownError(
                 "The loss is no longer a number",
                 f"At step {step + 1} it became {sums.loss}, with gradients of norm {norm}.",
                 "Lower optimizer.learning_rate, lengthen its warm-up, or clip more; then start again.",
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        self._average.update(step + 1)
+        rate = self._weights.update(step, self._total)
         values = {"loss": sums.loss, "learning_rate": rate, "grad_norm": norm, **sums.figures}
         return values | {f"loss_{name}": part for name, part in sums.parts.items()}
 
     def _backward(
-        self, batch: Batch, counts: dict[Per, int], share: float, extras: dict[str, Tensor], sums: Sums
+        self, batch: Batch, counts: dict[Per, int], share: float, extras: dict[str, Tensor], sums: Sums | None
     ) -> None:
-        """Add the gradients of one forward pass, and its share of the step's loss to `sums`."""
+        """Add the gradients of one forward pass, and its share of the step's loss to `sums`.
+
+        Without `sums` it is not counted: sharded weights come whole where every process computes along.
+        """
         embedded = Embedded(self._network, batch, self._prefix)
         with self._accelerator.autocast():
             hidden, inner = watched_hidden(self._network, batch, embedded, self._learning.watched[0])
         view = self._learning.view(batch, hidden.detach().requires_grad_(), share)
         view.inner, view.extras = None if inner is None else inner.leaves(), extras
-        self._learning.objectives.run(view, counts, sums)
+        if sums is not None:
+            self._learning.objectives.run(view, counts, sums)
+        if self._weights.sharded and view.hidden.grad is None:
+            view.hidden.grad = torch.zeros_like(view.hidden)
         roots, leaves = [hidden], [view.hidden]
         if inner is not None and view.inner is not None:
             roots, leaves = [hidden, *inner.tensors()], [view.hidden, *view.inner.tensors()]
@@ -234,7 +235,7 @@ class Trainer:
         """Measure on the held-out rows, and let the student speak."""
         began = time.perf_counter()
         device = self._accelerator.device
-        with self._average.applied():
+        with self._weights.average.applied():
             found = self._learning.measure()
             prompts = [example.prompt_ids.tolist() for example in self._samples]
             with self._accelerator.autocast():
@@ -250,21 +251,23 @@ class Trainer:
         self._outcome.seconds += time.perf_counter() - began
 
     def _save(self) -> None:
-        outcome = self._outcome
-        if outcome.steps == self._saved or not self._accelerator.is_main_process:
+        outcome, weights = self._outcome, self._weights
+        writes = self._accelerator.is_main_process
+        if outcome.steps == self._saved or not (writes or weights.sharded):
             return
         progress = {key: value for key, value in vars(outcome).items() if key != "steps"}
         learning, extra = self._learning.state()
         made = save_checkpoint(
             self._checkpoints,
             outcome.steps,
-            self._parameters,
-            self._optimizer,
+            weights.parameters,
+            weights.optimizer,
             recipe=self._hash,
             progress=progress,
             versions=self._versions,
             learning=learning,
-            extra={**extra, **self._average.tensors()},
+            extra={**extra, **weights.average.tensors()},
+            writes=writes,
         )
         self._saved = outcome.steps
         path = made.folder.relative_to(self._job.run_folder).as_posix()

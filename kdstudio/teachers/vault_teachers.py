@@ -71,6 +71,12 @@ def earlier_signals(vault: Vault, origin: Origin, pairs: Iterable[Pair]) -> int:
     return sum(any(vault.has(vault.key(*known, *pair)) for known in found) for pair in pairs) if found else 0
 
 
+def known_fingerprints(folder: Path, name: str, path: str) -> list[str]:
+    """Under what the vault in `folder` holds signals of a teacher by this name or from this path, the newest first."""
+    found = (entry.fingerprint for entry in reversed(_read(folder)) if _is(entry, name, path))
+    return list(dict.fromkeys(found))
+
+
 def _is(entry: _Entry, name: str, path: str) -> bool:
     return bool((name and entry.name == name) or (path and entry.path == path))
 

@@ -12,7 +12,7 @@ from kdstudio.distillation.cross_target import CrossTarget
 from kdstudio.distillation.inner_states import Watch
 from kdstudio.distillation.passes import Part, Pass
 from kdstudio.distillation.stored_signals import DrawnTarget
-from kdstudio.distillation.targets import DenseTarget, SparseTarget, TeacherTarget
+from kdstudio.distillation.targets import SparseTarget, TeacherTarget, WholeTarget
 from kdstudio.errors import BugError
 
 
@@ -86,7 +86,7 @@ def signal_of(view: Pass, name: str) -> TeacherTarget:
     return teacher
 
 
-def dense_of(view: Pass, name: str) -> DenseTarget:
+def dense_of(view: Pass, name: str) -> WholeTarget:
     """The teacher's whole distribution over the student's own vocabulary."""
     teacher = signal_of(view, name)
     if isinstance(teacher, SparseTarget):

@@ -13,13 +13,13 @@ from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.head_terms import HeadTerm, LabelTerm, SampledTerm, dense_term, sparse_term
 from kdstudio.distillation.passes import Part, Pass, no_value
 from kdstudio.distillation.stored_signals import DrawnTarget
-from kdstudio.distillation.targets import DenseTarget
+from kdstudio.distillation.targets import WholeTarget
 
 
 def divergence_term(view: Pass, name: str, **parameters: float) -> HeadTerm:
     """The divergence `name` from whatever signal the pass has."""
     teacher = signal_of(view, name)
-    if isinstance(teacher, DenseTarget):
+    if isinstance(teacher, WholeTarget):
         return dense_term(name, teacher.logits_of, **parameters)
     return sparse_term(name, teacher.ids, teacher.log_probs, teacher.tail_log_prob, **parameters)
 
@@ -58,7 +58,7 @@ def _random_sampled(parameters: dict[str, Any], _: Setting) -> Objective:
         if isinstance(view.teacher, DrawnTarget):
             return [Part(term=SampledTerm(view.teacher.ids, view.teacher.counts))]
         teacher = dense_of(view, "random_sampled_topk")
-        rows = max(1, (1 << 23) // teacher.head.shape[0])
+        rows = max(1, (1 << 23) // teacher.outcomes)
         ids = torch.cat(
             [
                 torch.multinomial(teacher[first : first + rows].logits().softmax(-1), draws, replacement=True)

@@ -25,7 +25,7 @@ from kdstudio.distillation.samples import text_of
 from kdstudio.distillation.stored_signals import StoredSignals
 from kdstudio.distillation.supervised import cross_entropy
 from kdstudio.distillation.targets import TeacherTarget
-from kdstudio.distillation.teacher_signals import DenseTeacher, SignalSource
+from kdstudio.distillation.teacher_signals import DenseTeacher, RunningTeacher, SignalSource
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.networks.gguf_weights import load_gguf
 from kdstudio.networks.network import assemble
@@ -229,7 +229,7 @@ def unsharp(tmp: Path | None = None, **values: Any) -> Audited:
 
 
 def signal_of(
-    teacher: DenseTeacher | None, rows: TrainingRows, row: int, top_k: int, temperature: float = 1.0
+    teacher: RunningTeacher | None, rows: TrainingRows, row: int, top_k: int, temperature: float = 1.0
 ) -> SparseSignal:
     """What the job that stores signals would store of a row."""
     assert teacher is not None

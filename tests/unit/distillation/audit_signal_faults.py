@@ -100,7 +100,7 @@ def the_teacher_reads_no_system_prompt(tmp: Path, patch: Patch) -> Audited:
 @seeded("fault", OTHER_ROWS)
 def remembered_states_are_of_other_rows(tmp: Path, patch: Patch) -> Audited:
     made = pair()
-    if made.running is not None:
+    if isinstance(made.running, DenseTeacher):
         batch = made.batch()
         made.running.keep(batch, made.running.target(batch).hidden.flip(0))
     return made

@@ -243,7 +243,7 @@ def test_any_floor_under_a_divergence_is_found(name: str, monkeypatch: pytest.Mo
 def test_eight_rows_are_read_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     made, read = pair(rows_of([row for kind in KINDS for row in lessons()[kind]], 0)), [0]
     tokens = made.batch().input_ids.numel()
-    for network_of in (made.network, made.running.network() if made.running is not None else made.network):
+    for network_of in (made.network, made.running.members[0].network() if made.running is not None else made.network):
         decoder = network_of.get_submodule("model")
         decoder.register_forward_hook(lambda _, __, output: read.append(output.last_hidden_state[..., 0].numel()))
     assert doubts(made) == []
