@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from kdstudio.errors import BadInput
+from kdstudio.networks.lean import keep_little
 
 Config = dict[str, Any]
 State = dict[str, Tensor]
@@ -150,6 +151,7 @@ def assemble(config: Config, state: State, where: str) -> PreTrainedModel:
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     network.train(False)
+    keep_little(network)
     return network
 
 

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdstudio.errors import BadInput
+from kdstudio.networks.lean import keep_little
 from kdstudio.networks.network import NETWORKS, Config, new_config
 
 _WIDTH_MULTIPLE = 32  # every GGUF block format needs rows of whole blocks of 32
@@ -47,4 +48,5 @@ def fresh_network(config: Config, seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
         network = NETWORKS[config["model_type"]][1](new_config(config))
     network.train(False)
+    keep_little(network)
     return network
