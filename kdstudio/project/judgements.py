@@ -124,7 +124,7 @@ def differing(read: Read, kind: Kind, key: str) -> tuple[str, list[Any]]:
                 clause = f"{clause} AND status = 'rejected'"
                 values.append(runs)
             clauses.append(f"({clause})")
-    return f"({' OR '.join(clauses)})", values
+    return f"decided = 1 AND ({' OR '.join(clauses)})", values  # by the index of what was decided
 
 
 def _named(found: Criterion, key: str) -> list[Criterion]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kdstudio.jobs.events import Answer, decode, encode
 from kdstudio.models.spec import TeacherSpec
 from kdstudio.recipe import ElicitationRecipe, find_elicitation_recipe, override
 from kdstudio.teachers.base import Completion, TokenLogProb
+from tests.loopback import Asked, Fault, Handler, Loopback
 from tests.tiny import tiny_model
 from tests.unit.elicitation.runs import KilledError, attempt, drops, lines, new_project, new_run, recipe_of, rows
 
@@ -253,3 +255,55 @@ def test_llama_cpp_is_weighed_killed_and_continued(tmp_path: Path) -> None:
             attempt(run, kill_at=4)
         attempt(run)
         assert rows(run) == rows(whole)
+
+
+# --------------------------------------------------------------------------------------------------------- endpoints
+class ListingHandler(Handler):
+    """Lists the likeliest tokens beside each, as OpenAI's API does: A is four times as likely as B where Tea is A."""
+
+    def complete(self, asked: Asked, fault: Fault | None) -> None:
+        self.tea_is_first = "answer A begins >>>\nTea" in asked.prompt
+        super().complete(asked, fault)
+
+    def _event(self, choice: dict[str, Any]) -> None:
+        if word := choice["delta"].get("content"):
+            chances = {' "A"}': 0.8, ' "B"}': 0.2} if self.tea_is_first else {' "A"}': 0.6, ' "B"}': 0.4}
+            tops = [{"token": text, "logprob": math.log(chance)} for text, chance in chances.items()]
+            choice["logprobs"] = {"content": [{"token": word, "logprob": -0.1, "top_logprobs": tops}]}
+        super()._event(choice)
+
+
+class Listing(Loopback):
+    @property
+    def handler(self) -> type[Handler]:
+        return ListingHandler
+
+
+def judged_by(server: Loopback) -> dict[str, Any]:
+    return asdict(TeacherSpec("api", "openai", url=server.url, model="tiny", key_name="k"))
+
+
+TEA = {"rules": [{"match": "drink", "text": ["Tea, perhaps.", "Water."]}]}
+
+
+def test_an_endpoint_that_lists_log_probs_is_weighed(tmp_path: Path) -> None:
+    with Listing(answer=lambda _: '{"better": "A"}') as server, new_project(tmp_path, ["What to drink?"]) as project:
+        run = new_run(project, TEA, paired("rank.verdict=log_odds"), judge=judged_by(server))
+        attempt(run, k="")
+        (row,) = rows(run)
+        assert all(asked.body["top_logprobs"] == 20 for asked in server.asked)
+    odds = (math.log(4) - math.log(1.5)) / 2
+    assert dict(zip(row["candidates"], row["scores"], strict=True)) == {
+        "Tea, perhaps.": pytest.approx(1 / (1 + math.exp(-odds))),
+        "Water.": pytest.approx(1 / (1 + math.exp(odds))),
+    }
+
+
+def test_an_endpoint_that_lists_none_is_not_taken_for_undecided(tmp_path: Path) -> None:
+    with Loopback(answer=lambda _: '{"better": "A"}') as server, new_project(tmp_path, ["What to drink?"]) as project:
+        run = new_run(project, TEA, paired("rank.verdict=log_odds"), judge=judged_by(server))
+        attempt(run, k="")
+    assert rows(run) == []
+    assert [fall for fall in drops(run) if fall[1] == "rank"] == [
+        (1, "rank", "the judge gave no log-probs with its answer; set verdict to the plain way for it")
+    ]
