@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,11 +86,17 @@ def lora_parameters(shape: ModelShape, rank: int) -> int:
 
 
 def estimate_memory(
-    student: ModelShape, size: RunSize, *, trained: int | None = None, teacher: ModelShape | None = None
+    student: ModelShape,
+    size: RunSize,
+    *,
+    trained: int | None = None,
+    teacher: ModelShape | None = None,
+    further: Sequence[ModelShape] = (),
 ) -> MemoryEstimate:
     """Memory of training `student` with AdamW. `trained`: weights that get gradients (all by default; else adapters).
 
-    `teacher`: a model that is held in memory beside the student (dense signals), with its last hidden states.
+    `teacher`: a model that is held in memory beside the student (dense signals), with its last hidden states; `further`
+    ones are mixed with it.
     """
     weights = parameter_count(student)
     learnt = weights if trained is None else trained
@@ -100,10 +107,10 @@ def estimate_memory(
         activations += 2 * weights  # autocast keeps the matrices' 16-bit copies until the backward pass is done
     piece = max(_PIECE_LOGITS // student.vocabulary, 1)
     learnt_tokens = min(math.ceil(size.rows * size.response_tokens), piece)
-    copies = 5 if teacher is not None else 3  # logits, log-probs, gradient; the teacher's logits and log-probs
-    beside = 0
-    if teacher is not None:
-        beside = parameter_count(teacher) + math.ceil(size.all_rows * size.response_tokens) * teacher.hidden
+    held_beside = [] if teacher is None else [teacher, *further]
+    copies = 3 + 2 * len(held_beside)  # logits, log-probs, gradient; each teacher's logits and log-probs
+    read = math.ceil(size.all_rows * size.response_tokens)
+    beside = sum(parameter_count(one) + read * one.hidden for one in held_beside)
     parts = {
         "weights": held * _FLOAT,
         "gradients": learnt * _FLOAT,
@@ -129,6 +136,7 @@ def estimate_seconds(
     threads: int,
     trained_share: float = 1.0,
     teacher: ModelShape | None = None,
+    further: Sequence[ModelShape] = (),
     flops_per_second: float = 0.0,
 ) -> float:
     """Time of the run on a CPU with `threads` threads, or at `flops_per_second` (0 measures this machine's processor).
@@ -139,10 +147,10 @@ def estimate_seconds(
     speed = (flops_per_second or processor_speed(threads)) * _EFFICIENCY * (_BF16_GAIN if size.bf16 else 1.0)
     step = size.rows * (_body(student, size) + _head(student, size)) * (4 + 2 * trained_share) / 2
     once, measured = 0.0, size.held_out * (_body(student, size) + _head(student, size))
-    if teacher is not None:
-        step += size.rows * _head(teacher, size)
-        once = size.all_rows * _body(teacher, size)
-        measured += size.held_out * _head(teacher, size)
+    for one in [] if teacher is None else [teacher, *further]:
+        step += size.rows * _head(one, size)
+        once += size.all_rows * _body(one, size)
+        measured += size.held_out * _head(one, size)
     traffic = size.steps * parameter_count(student) * trained_share * _OPTIMIZER_TRAFFIC / _BYTES_PER_SECOND
     return (size.steps * step + once + size.measurements * measured) / speed + traffic
 

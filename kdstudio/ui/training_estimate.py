@@ -12,8 +12,9 @@ import psutil
 from kdstudio import settings
 from kdstudio.catalogue.objectives import TEACHER_SIGNALS, Signal
 from kdstudio.errors import BadInput
+from kdstudio.models.gguf_header import read_header
 from kdstudio.models.memory import RunSize, estimate_memory, estimate_seconds, lora_parameters
-from kdstudio.models.shape import ModelShape, embedding_parameters, parameter_count
+from kdstudio.models.shape import ModelShape, embedding_parameters, parameter_count, shape_of_folder, shape_of_header
 from kdstudio.ui import training_choice as choice
 from kdstudio.ui.training_rows import RowSizes, row_sizes
 from kdstudio.ui.training_student import read_pair
@@ -42,13 +43,16 @@ def estimate_run(project: Project, recipe: TrainingRecipe, teacher: TeacherSpec 
     size = _run_size(recipe, rows)
     student, beside = pair.student, pair.teacher if _runs_beside(recipe, names, rollout) else None
     trained = _trained(recipe, student)
-    memory = {**estimate_memory(student, size, trained=trained, teacher=beside).parts(), **_reference(recipe, student)}
+    further = _further(project, recipe) if beside is not None else ()
+    counted = estimate_memory(student, size, trained=trained, teacher=beside, further=further)
+    memory = {**counted.parts(), **_reference(recipe, student)}
     seconds = estimate_seconds(
         student,
         size,
         threads=settings.thread_count(),
         trained_share=min(1.0, trained / parameter_count(student)),
         teacher=beside,
+        further=further,
     )
     return RunEstimate(
         student_parameters=parameter_count(student),
@@ -67,6 +71,17 @@ def estimate_run(project: Project, recipe: TrainingRecipe, teacher: TeacherSpec 
 def _runs_beside(recipe: TrainingRecipe, names: list[str], rollout: dict[str, Any]) -> bool:
     read = bool(choice.needs_of(names) & TEACHER_SIGNALS) and recipe.teacher.signals == "dense"
     return read or bool(choice.why_running(names, rollout, recipe.reward.model_dump()))
+
+
+def _further(project: Project, recipe: TrainingRecipe) -> tuple[ModelShape, ...]:
+    """The teachers that are mixed with the recipe's first; one whose file is gone is not counted."""
+    found = []
+    for name in recipe.teacher.weights:
+        spec = project.teachers.get(name).spec
+        if name != recipe.teacher.name and spec.path and Path(spec.path).exists():
+            path = Path(spec.path)
+            found.append(shape_of_folder(path) if path.is_dir() else shape_of_header(read_header(path)))
+    return tuple(found)
 
 
 def _reference(recipe: TrainingRecipe, student: ModelShape) -> dict[str, int]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdstudio.recipe import TrainingRecipe
 
 _WIDTH_STEP = 32
+_GONE = "The file of {name} is gone: the run can read the signals that are stored, and nothing else of it."
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -36,6 +37,9 @@ def read_pair(recipe: TrainingRecipe, spec: TeacherSpec | None, *, needs_signals
     Raises `BadInput` for whatever would end the run before its first step: a file that is gone, a student that could
     never be exported, vocabularies that do not match although an objective compares token by token.
     """
+    gone: tuple[str, ...] = ()
+    if spec is not None and recipe.student.source == "folder" and _is_gone(spec):  # nothing else of it is needed
+        gone, spec = (_GONE.format(name=spec.name),), None
     header = _teacher_header(spec)
     teacher = shape_of_header(header) if header is not None else _teacher_folder(spec)
     table = recipe.student
@@ -46,7 +50,7 @@ def read_pair(recipe: TrainingRecipe, spec: TeacherSpec | None, *, needs_signals
         student = _folder_shape(folder)
         notes = _folder_match(folder, student, header) if needs_signals and header is not None else ()
         kept = len(table.layers) or table.layer_count or student.layers
-        return Pair(student.with_layers(kept), teacher, notes)
+        return Pair(student.with_layers(kept), teacher, (*notes, *gone))
     base = read_header(Path(table.path).expanduser()) if table.path else header
     if base is None:
         if teacher is not None:  # a teacher in a Hugging Face folder
@@ -60,6 +64,10 @@ def read_pair(recipe: TrainingRecipe, spec: TeacherSpec | None, *, needs_signals
     if header is not None and base is not header and needs_signals:
         _require_same(header, base)
     return Pair(_sized(shape_of_header(base), recipe), teacher)
+
+
+def _is_gone(spec: TeacherSpec) -> bool:
+    return spec.kind in ("gguf", "huggingface") and not Path(spec.path).expanduser().exists()
 
 
 def _teacher_header(spec: TeacherSpec | None) -> GGUFHeader | None:

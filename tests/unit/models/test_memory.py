@@ -31,6 +31,9 @@ def test_the_parts_add_up_and_follow_the_arithmetic() -> None:
 def test_a_dense_teacher_lora_and_larger_batches_show() -> None:
     base = estimate_memory(SHAPE, SIZE)
     assert estimate_memory(SHAPE, SIZE, teacher=TEACHER).teacher >= 4 * parameter_count(TEACHER)
+    two = estimate_memory(SHAPE, SIZE, teacher=TEACHER, further=[TEACHER])
+    assert two.teacher == 2 * estimate_memory(SHAPE, SIZE, teacher=TEACHER).teacher
+    assert two.logits > estimate_memory(SHAPE, SIZE, teacher=TEACHER).logits
     adapters = lora_parameters(SHAPE, 16)
     lora = estimate_memory(SHAPE, SIZE, trained=adapters)
     assert lora.optimizer == 8 * adapters < base.optimizer / 20
