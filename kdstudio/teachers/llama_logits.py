@@ -18,6 +18,7 @@ from kdstudio.teachers.signals import SparseSignal
 Float = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.float32]
 _BLOCK = 128
+_SMALL_NOISE, _LEAST_NOISE = 2.0**-8, np.float32(1e-30)
 _NUCLEUS_FIRST = 256  # how many of the likeliest tokens are tried before the whole vocabulary is sorted for top-p
 
 
@@ -32,12 +33,7 @@ def signal_of(logits: Rows, labels: npt.NDArray[np.int64], top_k: int) -> Sparse
     ids, values = np.empty((count, top_k), np.uint32), np.empty((count, top_k), np.float32)
     normaliser, tail = np.empty(count, np.float32), np.empty(count, np.float32)
     maxima, high = _maxima(logits, top_k)
-    if not np.isfinite(high).all():
-        raise KnownError(
-            "The teacher computed no numbers",
-            "Its logits are not finite: the file may be damaged, or too coarsely quantized.",
-            "Try another file of the same model.",
-        )
+    require_finite(high)
     scratch = np.empty(vocabulary, np.float32)
     with np.errstate(divide="ignore", under="ignore"):
         for row in range(count):
@@ -50,6 +46,16 @@ def signal_of(logits: Rows, labels: npt.NDArray[np.int64], top_k: int) -> Sparse
             ids[row], values[row], tail[row] = best, logits[row][best], np.log(outside / (inside + outside))
     label = logits[np.arange(count), labels] - normaliser
     return SparseSignal(ids, values - normaliser[:, None], tail, label)
+
+
+def require_finite(high: Float) -> None:
+    """Raises `KnownError` unless the rows' maxima are numbers."""
+    if not np.isfinite(high).all():
+        raise KnownError(
+            "The teacher computed no numbers",
+            "Its logits are not finite: the file may be damaged, or too coarsely quantized.",
+            "Try another file of the same model.",
+        )
 
 
 def _maxima(logits: Rows, top_k: int) -> tuple[Rows, Float]:
@@ -93,11 +99,23 @@ def _sampled(row: Float, sampling: Sampling, source: np.random.Generator) -> int
     stays the same when another batch size moves the logits by a rounding error.
     """
     weights = np.exp((row - row.max()) / np.float32(sampling.temperature))
-    noise = np.maximum(source.standard_exponential(len(row), dtype=np.float32), np.float32(1e-30))
+    noise = _noise(len(row), source)
     if not sampling.top_k and sampling.top_p >= 1:
         return int(np.argmax(weights / noise))
     kept = _kept(row, weights, sampling)
     return int(kept[np.argmax(weights[kept] / noise[kept])])
+
+
+def _noise(count: int, source: np.random.Generator) -> Float:
+    """Exponential noise [V] that is exact near zero, where a race is won.
+
+    NumPy's float32 draws are multiples of about 2^-23, and one in 2^23 is 0: a vocabulary of 150,000 would let a token
+    of any probability win at one place in sixty. What is small is therefore drawn again, below the same bound.
+    """
+    noise = source.standard_exponential(count, dtype=np.float32)
+    small = np.flatnonzero(noise < _SMALL_NOISE)
+    noise[small] = -np.log1p(source.random(len(small)) * np.expm1(-_SMALL_NOISE))
+    return np.maximum(noise, _LEAST_NOISE, out=noise)
 
 
 def _kept(row: Float, weights: Float, sampling: Sampling) -> npt.NDArray[np.intp]:
