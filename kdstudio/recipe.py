@@ -143,7 +143,9 @@ def parse_recipe(text: str, shape: type[RecipeT], name: str = "recipe") -> Recip
     recipe = validate_recipe(tables, shape, name=name, text=text)
     if isinstance(recipe, ElicitationRecipe):
         lines = [_line_of(["step", index], text) for index in range(len(recipe.step))]
-        check_columns(name, recipe.step, recipe.input, recipe.parameters, lines)
+        tables = {line.strip(" []"): number for number, line in enumerate(text.splitlines(), 1) if line.startswith("[")}
+        named = {key: tables.get(f"parameters.{key}", 0) for key in recipe.parameters}
+        check_columns(name, recipe.step, recipe.input, recipe.parameters, lines, named)
     return recipe
 
 
@@ -171,8 +173,15 @@ def _fault(location: Iterable[str | int], message: str, kind: str, text: str) ->
     parts = [part for part in location if not (isinstance(part, str) and part in STEP_NAMES)]
     where = ".".join(str(part) for part in parts) or "the file"
     line = _line_of(parts, text)
-    said = "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+    said = _SAID.get(kind, message.removeprefix("Value error, "))
     return f"{where}{f' (line {line})' if line else ''}: {said}"
+
+
+_SAID = {
+    "extra_forbidden": "unknown key",
+    "missing": "is missing",
+    "union_tag_not_found": f'has no type; add type = "..." with one of: {", ".join(STEP_NAMES)}',
+}
 
 
 def _line_of(location: list[str | int], text: str) -> int:
@@ -213,7 +222,7 @@ def override(recipe: RecipeT, assignments: Iterable[str]) -> RecipeT:
     """Apply `--set table.key=value` (values as TOML, bare words as text). Raises `BadInput` for an unknown key.
 
     `objective.0.weight=2` reaches into a list; in an elicitation recipe `sample.max_tokens=60` names the first step
-    of that type.
+    of that type, and `tone=dry` sets the recipe's own parameter of that name.
     """
     tables = recipe.model_dump(mode="json")
     for assignment in assignments:
@@ -229,6 +238,8 @@ def _assign(tables: dict[str, Any], path: list[str], value: Any, assignment: str
     if "step" in tables and path[0] in STEP_NAMES:
         target = next((step for step in tables["step"] if step["type"] == path[0]), None)
         path = path[1:]
+    elif path[-1] in tables.get("parameters", ()) and path[:-1] in ([], ["parameters"]):
+        path = ["parameters", path[-1], "default"]
     for part in path[:-1]:
         if isinstance(target, list) and part.isdigit() and int(part) < len(target):
             target = target[int(part)]

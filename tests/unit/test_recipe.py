@@ -90,6 +90,9 @@ def test_set_reaches_tables_lists_and_steps() -> None:
         parse_recipe(TRAINING, TrainingRecipe), ["run.steps=40", "objective.1.weight=2", "recipe.title=Other"]
     )
     assert (recipe.run.steps, recipe.objective[1].weight, recipe.recipe.title) == (40, 2.0, "Other")
+    documents = find_elicitation_recipe("from_documents")
+    for name in ("documents", "parameters.documents", "parameters.documents.default"):
+        assert override(documents, [f"{name}=/a/b"]).parameters["documents"].default == "/a/b"
     answer = override(find_elicitation_recipe("answer"), ["sample.max_tokens=60"])
     assert next(step for step in answer.step if step.type == "sample").max_tokens == 60
 
