@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdstudio.catalogue.elicitation import START_COLUMNS, InputTable, ParameterTable
+from kdstudio.catalogue.parameters import check_parameters
+from kdstudio.catalogue.step_faults import keys_fault
 from kdstudio.catalogue.steps import (
     ChunkStep,
     DeduplicateStep,
@@ -27,10 +29,9 @@ from kdstudio.catalogue.templates import expression_template, read_template
 from kdstudio.errors import BadInput
 
 PROMPT_COLUMNS = ("messages", "prompt", "reference", "tags", "tools")
-# What a row is given; a tag of that name would be taken for the column. `tags` is no word that anybody tags with.
-_GIVEN = {name for names in START_COLUMNS.values() for name in names} | {"request"}
 # What says which row it is: written over, everything that follows would speak of another one.
 _OWN = ("messages", "prompt", "tags", "tools", "round", "number", "document", "path")
+_TEXTS = ("prompt", "reference", "response", "reasoning", "teacher", "title", "text", "path")
 _KEPT = ("provenance", "labels")  # what the program itself keeps with a row
 
 
@@ -40,17 +41,25 @@ def place_of(name: str, steps: Sequence[Step], index: int, lines: Sequence[int] 
     return f"{name}{f', line {line}' if line else ''}, step {index + 1} ({steps[index].type})"
 
 
+def asks_for(step: SampleStep, columns: Iterable[str]) -> str:
+    """The column with the messages to send: a recipe without a prompt step sends the prompt as it stands."""
+    return "messages" if step.request == "request" and "request" not in columns else step.request
+
+
 def check_columns(
     name: str,
     steps: Sequence[Step],
     source: InputTable,
     parameters: Mapping[str, ParameterTable],
     lines: Sequence[int] = (),
+    parameter_lines: Mapping[str, int] | None = None,
 ) -> None:
     """Raise `BadInput` for a step that reads a column, or a template a name, that is not there at that point.
 
-    A recipe whose next round starts from what it made is gone through twice. `lines` are the steps' in the file.
+    A recipe whose next round starts from what it made is gone through twice. `lines` are the steps' in the file,
+    `parameter_lines` the parameters'.
     """
+    check_parameters(name, parameters, parameter_lines or {})
     starts = [source.source]
     last = steps[-1]
     if isinstance(last, LoopStep) and last.start == "made":
@@ -58,6 +67,7 @@ def check_columns(
     for start in starts:
         _check_names(name, START_COLUMNS[start], parameters)
         known = _Known(set(START_COLUMNS[start]), set(parameters), start in ("prompts", "responses"))
+        known.given, known.texts = {*known.columns}, {*_TEXTS} & known.columns
         known.looped = isinstance(last, LoopStep)
         for index, step in enumerate(steps):
             known.where = place_of(name, steps, index, lines)
@@ -87,7 +97,7 @@ def flows(steps: Sequence[Step], source: InputTable, parameters: Mapping[str, Pa
         known.where = place_of("recipe", steps, index)
         reads, either, writes = _flow(step, known)
         either |= _condition(step, known.where)
-        names = tuple(sorted(known.columns | known.parameters))
+        names = tuple(sorted((known.columns | known.parameters) - {"document"}))
         found.append(StepFlow(tuple(sorted((reads | either) & {*names})), tuple(sorted(writes)), names))
         known.columns |= writes
     return found
@@ -111,6 +121,10 @@ class _Known:
     split: bool = False
     sometimes: dict[str, str] = field(default_factory=dict)
     """Column -> the `when` of the only step that writes it."""
+    given: set[str] = field(default_factory=set)
+    """Columns that every row has, and no step of the recipe has written."""
+    texts: set[str] = field(default_factory=set)
+    """Columns that hold a text, and certainly no messages."""
 
     def go_through(self, step: Step) -> None:
         """Check what a step reads, and note what it writes."""
@@ -127,8 +141,26 @@ class _Known:
                     f"Give it the same `when`, or write {name!r} before for every row.",
                 )
         self._check_kind(step)
+        self._check_read(step, reads | either)
         self._check_written(step, writes)
         self._note(step, writes)
+
+    def _check_read(self, step: Step, names: set[str]) -> None:
+        if "document" in names & self.columns - self.parameters and not isinstance(step, ChunkStep):
+            self._refuse("'document' is the file as it was read, which only chunk takes.", "Use text, title or path.")
+        match step:
+            case PromptStep() if not step.text:
+                wanted = step.start
+            case SampleStep():
+                wanted = asks_for(step, self.columns)
+            case EmitStep(kind="prompt"):
+                wanted = step.messages
+            case _:
+                return
+        if wanted in self.texts:
+            self._refuse(
+                f"it takes messages, and {wanted!r} holds a text.", "Build them with a prompt step: user = ..."
+            )
 
     def _check_written(self, step: Step, writes: set[str]) -> None:
         """A name that stands for something else already is refused, not taken for it."""
@@ -138,7 +170,7 @@ class _Known:
             )
         if isinstance(step, EmitStep):
             for name in step.tags:
-                if name in _GIVEN - {"tags"} and name in self.columns:
+                if name in self.given - {"tags"}:  # nobody tags with the word tags
                     hint = f"Choose another word, or write tags_from = [{name!r}] to tag with what the column holds."
                     self._refuse(f"the tag {name!r} has the name of a column that every row has.", hint)
             if kept := sorted({*step.extras} & {*_KEPT}):
@@ -147,6 +179,8 @@ class _Known:
             self._refuse(f"it writes over {own[0]!r}, which is the row's own.", "Give the new column another name.")
 
     def _note(self, step: Step, writes: set[str]) -> None:
+        self.texts = self.texts | writes if _makes_texts(step) else self.texts - writes
+        self.given = self.given | {"request"} if isinstance(step, EmitStep) else self.given - writes
         for name in writes:
             if step.when and name not in self.columns:
                 self.sometimes[name] = step.when
@@ -180,26 +214,17 @@ class _Known:
                 self.split = True
             case _:
                 pass
-        if fault := _keys_fault(step):
+        if fault := keys_fault(step):
             self._refuse(*fault)
 
 
-def _keys_fault(step: Step) -> tuple[str, str] | None:
-    """What keys of one step contradict each other, and what to do."""
+def _makes_texts(step: Step) -> bool:
     match step:
-        case ScoreStep() if step.lowest >= step.highest:
-            return "its scale goes nowhere.", "Set lowest below highest."
-        case ScoreStep() if step.verdict == "expected" and step.highest > 9:
-            return "an expected score weighs single digits.", "Set highest to 9 or less, or verdict to number."
-        case ChunkStep() if step.overlap * 2 > step.words:
-            return "passages cannot overlap by more than half.", "Lower `overlap`."
-        case ParseStep(format="choice", choices=(), choices_from=""):
-            return "there are no choices.", "Set choices, or choices_from."
-        case ParseStep(format="list" | "number" | "code" | "permutation" | "choice") if len(step.into) != 1:
-            return f"the format {step.format} fills one column.", "Name one column in `into`."
-        case SampleStep() if sum(map(bool, (step.json_schema, step.grammar, step.choices or step.choices_from))) > 1:
-            return "only one of json_schema, grammar and choices can be.", "Remove the others."
-    return None
+        case PromptStep():
+            return bool(step.text)
+        case ParseStep():
+            return step.format in ("text", "tagged", "number", "code", "choice")
+    return isinstance(step, SampleStep)
 
 
 Flow = tuple[set[str], set[str], set[str]]

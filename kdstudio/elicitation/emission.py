@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 from kdstudio.catalogue.columns import PROMPT_COLUMNS
 from kdstudio.catalogue.steps import EmitStep, LoopStep
 from kdstudio.elicitation.passage import FallenError, Passage, Written
-from kdstudio.elicitation.steps import entries_of
+from kdstudio.elicitation.steps import entries_of, messages_of
 from kdstudio.elicitation.tool_rows import called, tools_for
 from kdstudio.models.tool_calls import text_of
 from kdstudio.project.content import last_user_text
 from kdstudio.project.journal_rows import UnusableRowError, prompt_fingerprint
+
+_MOST_TAG = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def written(step: EmitStep, passage: Passage, key: str, origin: Provenance) -> W
 
 def _text(column: str, passage: Passage) -> str:
     value = passage.columns.get(column, "") if column else ""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else str(value)
 
 
@@ -126,7 +132,7 @@ def _prompt_row(step: EmitStep, passage: Passage, origin: Provenance) -> dict[st
 
 def _messages(step: EmitStep, passage: Passage) -> list[dict[str, Any]]:
     if step.messages:
-        messages = [dict(message) for message in passage.columns.get(step.messages) or ()]
+        messages = messages_of(step.messages, passage.columns)
     else:
         text = _text(step.text, passage).strip()
         messages = [{"role": "user", "content": text}] if text else []
@@ -141,7 +147,12 @@ def _tags(step: EmitStep, passage: Passage) -> list[str]:
     tags: list[str] = []
     named = [passage.columns.get(name, name) for name in step.tags]
     for value in [*named, *(passage.columns.get(name, "") for name in step.tags_from)]:
-        tags += ["_".join(str(entry).split()) for entry in (value if isinstance(value, list) else [value])]
+        entries = value if isinstance(value, list) else [value]
+        if any(isinstance(entry, list | dict) for entry in entries):
+            raise FallenError("a tag is no word but a list or an object")
+        tags += ["_".join(str(entry).split()) for entry in entries]
+    if any(len(tag) > _MOST_TAG for tag in tags):
+        raise FallenError(f"a tag is longer than {_MOST_TAG} characters")
     return list(dict.fromkeys(tag for tag in tags if tag))
 
 
@@ -165,8 +176,8 @@ def _preference_row(step: EmitStep, passage: Passage) -> dict[str, Any]:
         if candidates[0].strip() == candidates[1].strip():
             raise FallenError(passage.rejected or "both answers are the same")
     else:
-        candidates = [str(entry) for entry in passage.columns.get(step.candidates) or ()]
-        scores = [float(value) for value in passage.columns.get(step.scores) or ()]
+        candidates = [str(entry) for entry in _list(step.candidates, passage)]
+        scores = [_score(entry) for entry in _list(step.scores, passage)]
     if len(candidates) < 2 or len(candidates) != len(scores) or not all(entry.strip() for entry in candidates):
         raise FallenError(passage.rejected or "there are no two answers to prefer one of")
     if max(scores) == min(scores):
@@ -181,6 +192,23 @@ def _preference_row(step: EmitStep, passage: Passage) -> dict[str, Any]:
         "source": "teacher",
         **({"extras": extras} if extras else {}),
     }
+
+
+def _list(column: str, passage: Passage) -> list[Any]:
+    value = passage.columns.get(column) or []
+    if not isinstance(value, list):
+        raise FallenError(passage.rejected or f"{column} is no list")
+    return value
+
+
+def _score(value: Any) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise FallenError("a score is no number")
+    return score
 
 
 def _becomes_its_own(passage: Passage, row: Mapping[str, Any]) -> None:

@@ -52,6 +52,7 @@ from kdstudio.elicitation.setting import Setting
 from kdstudio.elicitation.steps import BINDERS, Executor, require_question
 from kdstudio.elicitation.traces import changed
 from kdstudio.errors import in_one_line
+from kdstudio.models.tool_calls import tools_of
 from kdstudio.project import Prompt
 from kdstudio.recipe import ElicitationRecipe
 from kdstudio.teachers.base import Completion, Request
@@ -113,7 +114,7 @@ class Pipeline:
             "prompt": prompt.text,
             "reference": prompt.reference,
             "tags": list(prompt.tags),
-            "tools": list(prompt.extras.get("tools") or ()),
+            "tools": tools_of(prompt.extras.get("tools")),
             "round": 1,
         }
         return self.start(str(prompt.id), columns, prompt_id=prompt.id)

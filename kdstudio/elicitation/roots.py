@@ -12,6 +12,7 @@ from kdstudio.elicitation.passage import Outcome
 from kdstudio.elicitation.pipeline import Pipeline
 from kdstudio.elicitation.pools import Pools
 from kdstudio.errors import BadInput
+from kdstudio.models.tool_calls import tools_of
 from kdstudio.project import Project
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Rounds:
             "prompt": prompt.text,
             "reference": prompt.reference,
             "tags": list(prompt.tags),
-            "tools": list(prompt.extras.get("tools") or ()),
+            "tools": tools_of(prompt.extras.get("tools")),
             "round": self.round,
         }
 

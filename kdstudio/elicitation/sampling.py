@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdstudio.catalogue.columns import asks_for
 from kdstudio.catalogue.steps import SampleStep
-from kdstudio.elicitation.flow import asks_for
 from kdstudio.elicitation.passage import Passage
 from kdstudio.elicitation.seeds import request_seed
-from kdstudio.elicitation.steps import choices_of, require_question
+from kdstudio.elicitation.steps import choices_of, messages_of, require_question
 from kdstudio.teachers.base import Completion, Request, Sampling
 
 
@@ -37,7 +37,7 @@ class Asking:
     def rows(self, passage: Passage) -> list[tuple[Passage, Request]]:
         """A row of its own for each answer that is asked for. Raises `FallenError`."""
         step = self._step
-        messages = tuple(passage.columns.get(asks_for(step, passage.columns)) or ())
+        messages = tuple(messages_of(asks_for(step, passage.columns), passage.columns))
         require_question(messages)
         grammar = step.grammar
         if step.choices or step.choices_from:

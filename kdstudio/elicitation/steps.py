@@ -38,6 +38,7 @@ from kdstudio.registry import Params
 if TYPE_CHECKING:
     from kdstudio.elicitation.documents import Chunk
 
+_LARGE = 100_000  # characters of a row's texts, over which a template that was stopped is not blamed
 Executor = Callable[[Passage], Sequence[Passage] | None]
 
 
@@ -56,7 +57,7 @@ def bind_prompt(
         if "text" in made:
             passage.columns[step.into] = _rendered(made["text"], known)
             return
-        messages = [dict(message) for message in passage.columns.get(step.start) or ()] if step.start else []
+        messages = messages_of(step.start, passage.columns) if step.start else []
         if "assistant" in made:
             messages.append({"role": "assistant", "content": _rendered(made["assistant"], known)})
         if "user" in made:
@@ -83,10 +84,23 @@ def _rendered(template: Template, values: Mapping[str, Any]) -> str:
     """A template that fails on this row's values lets the row fall; one that goes over its limits ends the run."""
     try:
         return template.render(values)
-    except TemplateStopped:
+    except TemplateStopped as error:
+        size = sum(len(value) for name in template.lookups if isinstance(value := values.get(name), str))
+        if size > _LARGE:  # no template's fault: the other rows may be fine
+            raise FallenError(f"{error.detail} (the row's texts have {size:,} characters)") from error
         raise
     except BadInput as error:
         raise FallenError(error.detail) from error
+
+
+def messages_of(column: str, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Copies of the messages in a column; none where it is not there. Raises `FallenError` for anything else."""
+    found = columns.get(column) or ()
+    if not isinstance(found, list | tuple) or not all(
+        isinstance(message, Mapping) and isinstance(message.get("role"), str) for message in found
+    ):
+        raise FallenError(f"{column} holds no messages")
+    return [dict(message) for message in found]
 
 
 def require_question(messages: Sequence[Mapping[str, Any]]) -> None:
@@ -171,7 +185,7 @@ def _entry_row(step: ExpandStep, row: Passage, entry: Any) -> Passage:
         value = entry.get(name) if isinstance(entry, Mapping) else None
         if value is None:
             row.fallen = f"an entry has no {name}"
-        row.columns[name] = value if isinstance(value, str | list) else str(value)
+        row.columns[name] = value if isinstance(value, str | list) else json.dumps(value, ensure_ascii=False)
     return row
 
 

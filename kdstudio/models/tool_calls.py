@@ -27,9 +27,13 @@ def with_tools(messages: Sequence[Message], tools: Any) -> tuple[Message, ...]:
 
     So they go wherever the messages go. It is the form in memory only: files and the database keep tools apart.
     """
-    if not isinstance(tools, list) or not tools or not messages:
-        return tuple(messages)
-    return ({**messages[0], "tools": tools}, *messages[1:])
+    declared = tools_of(tools)
+    return ({**messages[0], "tools": declared}, *messages[1:]) if declared and messages else tuple(messages)
+
+
+def tools_of(tools: Any) -> list[Tool]:
+    """What of a value, which a stranger's file may have brought, is a list of tools."""
+    return [tool for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
 
 
 def apart(messages: Sequence[Message]) -> tuple[list[Message], list[Tool]]:
@@ -104,10 +108,8 @@ def _objects(message: Message) -> Message:
     calls = message.get("tool_calls")
     if not isinstance(calls, list):
         return message
-    made = []
-    for number, call in enumerate(calls, 1):
-        whole = structured(call, number)
-        made.append({**whole, "function": _plain(call)})
+    known = [call for call in calls if _name(call)]
+    made = [{**structured(call, number), "function": _plain(call)} for number, call in enumerate(known, 1)]
     return {**message, "tool_calls": made}
 
 
