@@ -79,7 +79,9 @@ def _pair(item: str) -> tuple[str, str]:
 def rows(
     project: ProjectPath,
     kind: Annotated[str, typer.Option(help="prompts, responses or preferences.")] = "responses",
-    filter_: Annotated[str, typer.Option("--filter", help="Status, tag:NAME, or words to search for.")] = "",
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Status, tag:NAME, differs:KEY (see judges), or words.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 1000,
     json: JsonFlag = False,
 ) -> None:
@@ -95,7 +97,9 @@ def rows(
 def _query(kind: Any, text: str) -> RowQuery:
     status = text if text in _STATUSES else ""
     tag = text.removeprefix("tag:") if text.startswith("tag:") else ""
-    return RowQuery(kind=kind, status=status, tag=tag, search="" if status or tag else text)
+    differs = text.removeprefix("differs:").strip('"') if text.startswith("differs:") else ""
+    words = "" if status or tag or differs else text
+    return RowQuery(kind=kind, status=status, tag=tag, differs=differs, search=words)
 
 
 def _flat(text: str, width: int) -> str:

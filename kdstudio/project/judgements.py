@@ -80,7 +80,8 @@ class Compared:
         said = f"agrees with you on {self.agreed:,} of {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
         if self.kappa is None or self.low is None or self.high is None:
             return f"{said}; kappa is not defined while both say the same of every row"
-        return f"{said}, kappa {self.kappa:.2f}: {strength(self.kappa)} (95 %: {self.low:.2f} to {self.high:.2f})"
+        kappa, low, high = (f"{round(value, 2) + 0.0:.2f}" for value in (self.kappa, self.low, self.high))  # no -0.00
+        return f"{said}, kappa {kappa}: {strength(self.kappa)} (95 %: {low} to {high})"
 
     def warning(self) -> str:
         """What to keep in mind; "" when there are rows enough."""
@@ -234,5 +235,11 @@ def criterion_words(one: Compared) -> str:
 
 def compared_dict(one: Compared) -> dict[str, Any]:
     """For a script: the figures, the words and the warning."""
-    figures: dict[str, Any] = {**vars(one), "missing": one.missing, "words": one.in_words(), "warning": one.warning()}
+    figures: dict[str, Any] = {
+        **vars(one),
+        "key": one.key,
+        "missing": one.missing,
+        "words": one.in_words(),
+        "warning": one.warning(),
+    }
     return {**figures, "share": one.agreed / one.rows, "strength": strength(one.kappa) if one.kappa is not None else ""}

@@ -184,3 +184,5 @@ def test_the_verb_says_it_in_words_and_as_json(project: Project, capsys: pytest.
     assert rows[0] | {"kappa": 0, "agreed": 4, "share": 0.4, "missing": 10, "judge": "qwen"} == rows[0]
     assert rows[1]["criterion"] == "safety"
     assert rows[1]["kappa"] is None
+    assert main(["rows", folder, "--filter", f"differs:{rows[0]['key']}", "--json"]) == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [1, 2, 3, 6, 7, 8]
