@@ -13,6 +13,7 @@ from kdstudio.cli.run_verbs import _by_tag
 from kdstudio.distillation.examples import Example
 from kdstudio.evaluation.by_tag import by_tag
 from kdstudio.evaluation.job import run
+from kdstudio.jobs.child import Job
 from tests.unit.distillation.setting import JournalledJob, make_project, make_run, recipe
 from tests.unit.distillation.setting import teacher as tiny_teacher
 
@@ -50,9 +51,10 @@ def test_rows_kept_apart_are_measured_before_and_after_and_never_learnt(tmp_path
     assert trained["held_out_rows"] > 0
     assert trained["rows"] + trained["held_out_rows"] == 20
     parameters: dict[str, Any] = {"run": "run", "teacher": tiny_teacher(), "samples": 0}
-    job = JournalledJob(make_run(project, "measure", {}))
+    job = Job(make_run(project, "measure", {}))
     job.parameters = parameters
-    result = job.run(run)
+    result = run(job)
+    job._journal.close()
     held = result["by_tag"]["held"]
     assert held["rows"] == trained["held_out_rows"] == result["rows"]
     assert held["forward_kl"] == pytest.approx(result["forward_kl"])
