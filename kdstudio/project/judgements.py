@@ -76,12 +76,12 @@ class Compared:
         return max(0, FEW_ROWS - self.rows)
 
     def in_words(self) -> str:
-        """`agrees with you on 41 of 50 rows, kappa 0.62: substantial (95 %: 0.40 to 0.84)`."""
+        """`agrees with you on 41 of 50 rows, kappa 0.62: substantial (95%: 0.40 to 0.84)`."""
         said = f"agrees with you on {self.agreed:,} of {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
         if self.kappa is None or self.low is None or self.high is None:
             return f"{said}; kappa is not defined while both say the same of every row"
         kappa, low, high = (f"{round(value, 2) + 0.0:.2f}" for value in (self.kappa, self.low, self.high))  # no -0.00
-        return f"{said}, kappa {kappa}: {strength(self.kappa)} (95 %: {low} to {high})"
+        return f"{said}, kappa {kappa}: {strength(self.kappa)} (95%: {low} to {high})"
 
     def warning(self) -> str:
         """What to keep in mind; "" when there are rows enough."""

@@ -20,7 +20,7 @@ Table = Mapping[Any, float]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far one decides as the other did. `counts`: (judged, decided) -> rows; `interval`: kappa's, at 95 %.
+    """How far one decides as the other did. `counts`: (judged, decided) -> rows; `interval`: kappa's, at 95%.
 
     `kappa` and `interval` are None where chance alone would agree always: when both gave one and the same verdict
     throughout.

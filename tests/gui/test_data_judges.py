@@ -68,7 +68,7 @@ def test_the_judge_is_compared_as_soon_as_the_person_decides(
     qtbot.waitUntil(page.judges.isVisible, timeout=SECOND)
     (line,) = lines(page)
     assert line.words.text().startswith(
-        "Qwen 1.5B (clarity from 3) agrees with you on 8 of 10 rows, kappa 0.58: moderate (95 %: "
+        "Qwen 1.5B (clarity from 3) agrees with you on 8 of 10 rows, kappa 0.58: moderate (95%: "
     )
     assert line.warning.text() == "10 more rows needed"
     assert line.warning.toolTip() == "Decide on 10 more rows before you rely on it."

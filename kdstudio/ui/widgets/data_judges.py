@@ -16,12 +16,12 @@ from kdstudio.ui.job_bridge import background
 from kdstudio.ui.session import Session
 from kdstudio.ui.widgets.buttons import button, tool_button
 from kdstudio.ui.widgets.card import Card
-from kdstudio.ui.widgets.labels import ElidedLabel, label
+from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.wording import number, plural
 
 _PATIENCE_SECONDS, _REST = 0.5, 5  # after a change; and at least so many times as long as the last look took
 _EXPLAINED = (
-    "Kappa is the agreement beyond chance: 0 is chance, 1 is complete. In brackets: where it lies, at 95 %.\n"
+    "Kappa is the agreement beyond chance: 0 is chance, 1 is complete. In brackets: where it lies, at 95%.\n"
     "A score from the one named on counts as accepting the row; of two answers, chance is right half the time.\n"
     "Only rows count whose status you set or confirmed yourself."
 )
@@ -47,7 +47,7 @@ class JudgeStrip(Card):
         self._lines: list[JudgeLine] = []
         self._timer = QTimer(self, singleShot=True)
         self._timer.timeout.connect(self._look)
-        self.body.setSpacing(2)
+        self.body.setSpacing(6)
         session.rows_changed.connect(self.look_soon)
         self.hide()
 
@@ -125,8 +125,7 @@ class JudgeLine(QWidget):
     def __init__(self, one: Compared, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.key = one.key
-        self.words = ElidedLabel(f"{criterion_words(one)} {one.in_words()}")
-        self.words.setObjectName("data_judge_words")
+        self.words = label(f"{criterion_words(one)} {one.in_words()}", wrap=True, name="data_judge_words")
         self.warning = label(f"{plural(one.missing, 'more row')} needed", "warn", name="data_judge_warning")
         self.warning.setToolTip(one.warning())
         self.warning.setVisible(bool(one.missing))

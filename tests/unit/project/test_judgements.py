@@ -69,7 +69,7 @@ def test_scores_are_compared_with_what_the_person_decided(project: Project) -> N
     # 20 kept by the judge and 19 by the person, 18 by both; 4 by neither
     chance = (20 * 19 + 5 * 6) / 625
     assert clarity.kappa == pytest.approx((22 / 25 - chance) / (1 - chance))
-    assert clarity.in_words().startswith("agrees with you on 22 of 25 rows, kappa 0.65: substantial (95 %: ")
+    assert clarity.in_words().startswith("agrees with you on 22 of 25 rows, kappa 0.65: substantial (95%: ")
     assert clarity.warning() == ""
     safety = found["qwen · safety"]
     assert safety.agreed == 19
