@@ -92,6 +92,11 @@ class TeacherTable(Params):
         json_schema_extra={"stored": "Stored: top-k with tail", "dense": "Dense: the teacher beside it"},
     )
     top_k: int = Field(50, ge=1, le=1024, description="How many log-probs a token are stored.")
+    tail: Literal["bucket", "shaped"] = Field(
+        "bucket",
+        description="What is stored of the other tokens. bucket: their mass alone; shaped: also how it is spread.",
+        json_schema_extra={"bucket": "One bucket", "shaped": "Shaped, 16 bytes a token more"},
+    )
     weights: dict[str, float] = Field(
         default_factory=dict,
         description="Several teachers by name, each with its weight: the mean of their distributions is learnt.",

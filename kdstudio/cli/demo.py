@@ -80,7 +80,7 @@ def _walk(project: Project, gguf: Path, teacher_parameters: int, *, as_json: boo
         SAMPLE.joinpath("train.toml").read_text("utf-8"), recipes.TrainingRecipe, "train.toml"
     )
     if training.teacher.signals == "stored":
-        signals = {"teacher": spec, "top_k": training.teacher.top_k, "limit": 0}
+        signals = {"teacher": spec, "top_k": training.teacher.top_k, "tail": training.teacher.tail, "limit": 0}
         _job(project, "signals", signals, "2  Its log-probs are stored", as_json)
     parameters, _ = training_parameters(project, training)
     trained = _job(project, "train", parameters, "3  The student is trained towards it", as_json)

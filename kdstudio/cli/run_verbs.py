@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -147,6 +147,9 @@ def signals(
     teacher: Teachers = None,
     weight: Annotated[list[float] | None, typer.Option(help="Several teachers: the weight of each.")] = None,
     top_k: Annotated[int, typer.Option(min=1, max=1024, help="Log-probs stored for each token.")] = 50,
+    tail: Annotated[
+        Literal["bucket", "shaped"], typer.Option(help="Of all others: their mass, or its shape too.")
+    ] = "bucket",
     draws: Annotated[int, typer.Option(min=0, max=1024, help="Store so many random draws instead; 0: top-k.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     limit: Limit = 0,
@@ -156,7 +159,7 @@ def signals(
     """Store the teacher's signals for the accepted responses."""
     with opened(project) as target:
         asked, keys = mixture_of(target, teacher or [], weight or [])
-        parameters = {**asked, "top_k": top_k, "draws": draws, "seed": seed, "limit": limit}
+        parameters = {**asked, "top_k": top_k, "tail": tail, "draws": draws, "seed": seed, "limit": limit}
         result = run_job_in(
             target, "signals", parameters, as_json=json, title=f"Signals of {names_of(asked)}", keys=keys, detach=detach
         )

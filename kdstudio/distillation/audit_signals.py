@@ -12,6 +12,7 @@ from kdstudio.distillation.audited import Audited, Finding
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.forward import head_weight
 from kdstudio.distillation.kernels import label_log_probs
+from kdstudio.distillation.shaped_target import ShapedTarget
 from kdstudio.distillation.targets import SparseTarget, TeacherTarget
 
 _ROW_TOKENS, _COMPARED_TOKENS = 64, 64
@@ -122,8 +123,11 @@ def _lead(theirs: Tensor, ours: Tensor) -> Finding:
 def _mass(target: SparseTarget) -> Iterator[Finding]:
     """A stored signal holds most of the teacher's mass."""
     mass = float(target.log_probs.exp().sum(-1).clamp(max=1).mean())
-    detail = f"{mass:.1%} of the teacher's mass is in the {target.ids.shape[1]} stored tokens; the rest is one bucket."
-    advice = "A larger teacher.top_k would hold more; dense signals hold all."
+    shaped = isinstance(target, ShapedTarget)
+    rest = "the rest is spread by the teacher's tail shape" if shaped else "the rest is one bucket"
+    detail = f"{mass:.1%} of the teacher's mass is in the {target.ids.shape[1]} stored tokens; {rest}."
+    bucket = "" if shaped else 'teacher.tail = "shaped" says how it is spread; '
+    advice = f"A larger teacher.top_k would hold more; {bucket}dense signals hold all."
     if mass < _LITTLE_MASS:
         yield Finding("fault", "The stored signals hold too little", f"{detail} {advice}")
     elif mass < _ENOUGH_MASS:

@@ -17,6 +17,7 @@ from kdstudio.distillation.bound.row_level import Pairs
 from kdstudio.distillation.divergences import forward_kl, sparse
 from kdstudio.distillation.forward import Embedded, head_logits, head_weight, response_hidden
 from kdstudio.distillation.rows import TrainingRows
+from kdstudio.distillation.shaped_target import ShapedTarget
 from kdstudio.distillation.supervised import cross_entropy
 from kdstudio.distillation.targets import Targets, WholeTarget
 from kdstudio.distillation.teacher_signals import Precision, SignalSource
@@ -111,7 +112,7 @@ def _figures(logits: Tensor, targets: Targets) -> Tensor:
     teacher = targets.teacher
     if teacher is None:
         divergence = agreement = torch.zeros_like(nll)
-    elif isinstance(teacher, WholeTarget):
+    elif isinstance(teacher, WholeTarget | ShapedTarget):
         expected = teacher.logits()
         shared = logits[:, : expected.shape[1]]
         divergence, agreement = forward_kl(shared, expected), shared.argmax(-1) == expected.argmax(-1)

@@ -136,7 +136,7 @@ class Opening:
         if self._running:
             found = drawn_source(self.job.run_folder, vault, self.recipe, rows, fingerprint, **shared)
         elif table.signals == "stored":
-            found = StoredSignals(vault, rows, fingerprint, table.top_k, **shared)
+            found = StoredSignals(vault, rows, fingerprint, table.top_k, tail=table.tail, **shared)
         if found is not None:
             self.job.emit(Metric(0, {"captured_mass": found.captured_mass}))
         return found

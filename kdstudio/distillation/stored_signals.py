@@ -16,9 +16,11 @@ from torch import Tensor
 from kdstudio.distillation.batches import Batch
 from kdstudio.distillation.examples import Example
 from kdstudio.distillation.rows import TrainingRows
+from kdstudio.distillation.shaped_target import TailFamily, shaped_target
 from kdstudio.distillation.targets import SparseTarget, sparse_target, within
 from kdstudio.errors import BugError, KnownError
-from kdstudio.teachers.signals import DrawnSignal, Draws, Rule, Signal, SparseSignal, rule_name
+from kdstudio.teachers.signals import DrawnSignal, Draws, Rule, ShapedTail, Signal, SparseSignal, rule_name
+from kdstudio.teachers.tail_shape import known_shape
 from kdstudio.teachers.vault import Vault
 from kdstudio.teachers.vault_teachers import Origin, earlier_signals
 
@@ -67,7 +69,10 @@ class StoredRows:
 
 
 class StoredSignals(StoredRows):
-    """Top-k signals. `outcomes`: the student's; further ids of a padded vocabulary join the tail."""
+    """Top-k signals. `outcomes`: the student's; further ids of a padded vocabulary join the tail.
+
+    Each `tail` is one bucket, or it is spread as the vault's family of this teacher's tails says.
+    """
 
     kind: Literal["dense", "stored"] = "stored"
 
@@ -78,12 +83,17 @@ class StoredSignals(StoredRows):
         fingerprint: str,
         top_k: int,
         *,
+        tail: Literal["bucket", "shaped"] = "bucket",
         outcomes: int | None = None,
         name: str = "",
         path: str = "",
     ) -> None:
-        super().__init__(vault, rows, fingerprint, top_k, name=name, path=path)
+        shape = known_shape(vault.folder, fingerprint, top_k) if tail == "shaped" else None
+        rule = ShapedTail(top_k, shape.name if shape else "nothing yet") if tail == "shaped" else top_k
+        super().__init__(vault, rows, fingerprint, rule, name=name, path=path)
         self._outcomes = outcomes
+        self._shape = shape
+        self._families: dict[torch.device, TailFamily] = {}
 
     def target(self, batch: Batch) -> SparseTarget:
         """The top-k of the batch's tokens, on its device."""
@@ -92,7 +102,14 @@ class StoredSignals(StoredRows):
             raise BugError("a top-k's key led to another signal")
         if self._outcomes is not None:
             signal = within(signal, self._outcomes)
-        return sparse_target(signal, batch.labels.device)
+        return self._on(signal, batch.labels.device)
+
+    def _on(self, signal: SparseSignal, device: torch.device) -> SparseTarget:
+        if self._shape is None:
+            return sparse_target(signal, device)
+        if device not in self._families:
+            self._families[device] = TailFamily.of(self._shape, self._outcomes, device)
+        return shaped_target(signal, self._families[device], device)
 
 
 class StoredDraws(StoredRows):
@@ -139,7 +156,8 @@ def _pair(example: Example) -> tuple[list[int], list[int]]:
 def _missing(without: list[Example], total: int, rule: Rule, earlier: int, damaged: int) -> KnownError:
     """What to say of rows without a signal, by the likeliest reason."""
     named = ", ".join(str(example.response_id) for example in without[:10]) + (", ..." if len(without) > 10 else "")
-    store = 'Store them first: kdstudio signals PROJECT --teacher NAME, or choose teacher.signals = "dense".'
+    shaped = " --tail shaped" if isinstance(rule, ShapedTail) else ""
+    store = f'Store them first: kdstudio signals PROJECT --teacher NAME{shaped}, or choose teacher.signals = "dense".'
     if earlier:
         detail = f"{earlier:,} stored signals belong to the earlier one; nothing was trained on them: {named}."
         return KnownError("The teacher's file changed", detail, f"Put the earlier file back. {store}")

@@ -127,7 +127,7 @@ def within(signal: SparseSignal, outcomes: int) -> SparseSignal:
     ids, log_probs = np.take_along_axis(signal.ids, order, axis=1), np.take_along_axis(signal.log_probs, order, axis=1)
     rest = np.concatenate([log_probs[:, kept:], signal.tail_log_prob[:, None]], axis=1)
     tail = np.logaddexp.reduce(rest, axis=1)
-    return SparseSignal(ids[:, :kept], log_probs[:, :kept], tail, signal.label_log_prob)
+    return SparseSignal(ids[:, :kept], log_probs[:, :kept], tail, signal.label_log_prob, signal.shape)
 
 
 def sparse_target(signal: SparseSignal, device: torch.device) -> SparseTarget:

@@ -1,8 +1,9 @@
 """The teacher signal: what the teacher thinks of each response token.
 
 Dense and sparse carry one meaning: a distribution over the vocabulary at each of N tokens. The sparse form keeps
-the k likeliest ids with their log-probs, the log of the mass of all others (the tail) and the label's log-prob. The
-drawn form keeps what came out when n tokens were drawn from the whole distribution.
+the k likeliest ids with their log-probs, the log of the mass of all others (the tail) and the label's log-prob; with a
+shaped tail also how that mass is spread, in a few numbers. The drawn form keeps what came out when n tokens were drawn
+from the whole distribution.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ import numpy.typing as npt
 Float = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.uint16]
+Shape = npt.NDArray[np.uint8]
+
+
+SHAPE_BYTES = 16
+"""What the shape of a tail takes at a token."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,22 @@ class Draws:
     seed: int = 0
 
 
-Rule = int | Draws
-"""What is kept of a distribution: the k likeliest tokens, or draws from it."""
+@dataclass(frozen=True)
+class ShapedTail:
+    """The rule by which the k likeliest tokens are kept with the tail's place among the forms that `shape` names."""
+
+    top_k: int
+    shape: str
+
+
+Rule = int | ShapedTail | Draws
+"""What is kept of a distribution: the k likeliest tokens, these with a shaped tail, or draws from it."""
 
 
 def rule_name(rule: Rule) -> str:
     """The rule in words that keys and records hold."""
+    if isinstance(rule, ShapedTail):
+        return f"top-k {rule.top_k} with a tail shaped by {rule.shape}"
     return f"draws {rule.count} seed {rule.seed}" if isinstance(rule, Draws) else f"top-k {rule}"
 
 
@@ -40,12 +56,16 @@ class SparseSignal:
 
     `ids` [N, k] uint32, `log_probs` [N, k] float32 (nats, normalised over the whole vocabulary, descending),
     `tail_log_prob` [N] float32 (log of the mass outside `ids`; -inf if none), `label_log_prob` [N] float32.
+
+    `shape` [N, 16] uint8: the tail's coordinates in its teacher's `tail_shape.TailShape`; None where the tail is one
+    bucket.
     """
 
     ids: Ids
     log_probs: Float
     tail_log_prob: Float
     label_log_prob: Float
+    shape: Shape | None = None
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -57,7 +77,9 @@ class SparseSignal:
         return mass
 
     def __getitem__(self, rows: slice) -> SparseSignal:
-        return SparseSignal(self.ids[rows], self.log_probs[rows], self.tail_log_prob[rows], self.label_log_prob[rows])
+        shape = None if self.shape is None else self.shape[rows]
+        ids, log_probs, tail, label = self.ids, self.log_probs, self.tail_log_prob, self.label_log_prob
+        return SparseSignal(ids[rows], log_probs[rows], tail[rows], label[rows], shape)
 
 
 @dataclass(frozen=True)
@@ -98,14 +120,16 @@ Signal = SparseSignal | DrawnSignal
 
 
 def concatenate(signals: list[SparseSignal]) -> SparseSignal:
-    """Join signals along the token axis; all must have the same k."""
+    """Join signals along the token axis; all must be of one rule."""
     if len(signals) == 1:
         return signals[0]
+    shapes = [signal.shape for signal in signals if signal.shape is not None]
     return SparseSignal(
         np.concatenate([signal.ids for signal in signals]),
         np.concatenate([signal.log_probs for signal in signals]),
         np.concatenate([signal.tail_log_prob for signal in signals]),
         np.concatenate([signal.label_log_prob for signal in signals]),
+        np.concatenate(shapes) if shapes else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from kdstudio.errors import KnownError
+from kdstudio.teachers.llama_logits import require_finite
 from kdstudio.teachers.signals import DrawnSignal, Draws, concatenate_draws
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -60,12 +60,7 @@ def draw(logits: Logits, labels: npt.NDArray[np.int64], uniform: npt.NDArray[np.
     """
     count, draws = uniform.shape
     high = logits.max(axis=1)
-    if not np.isfinite(high).all():
-        raise KnownError(
-            "The teacher computed no numbers",
-            "Its logits are not finite: the file may be damaged, or too coarsely quantized.",
-            "Try another file of the same model.",
-        )
+    require_finite(high)
     ids, counts = np.zeros((count, draws), np.uint32), np.zeros((count, draws), np.uint16)
     totals, widest = np.empty(count), 0
     for row in range(count):

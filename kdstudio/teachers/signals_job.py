@@ -22,8 +22,10 @@ from kdstudio.project import Project
 from kdstudio.teachers.base import Teacher
 from kdstudio.teachers.ensemble import mixture_name, open_signal_teacher
 from kdstudio.teachers.opening import tokenizer_of
-from kdstudio.teachers.signals import Draws, Rule, Signal
+from kdstudio.teachers.signals import Draws, Rule, ShapedTail, Signal
 from kdstudio.teachers.signals_draws import drawn, shows_all
+from kdstudio.teachers.signals_shaped import fitted_to, sample_tokens, with_shapes
+from kdstudio.teachers.tail_shape import TailShape, kept_shape
 from kdstudio.teachers.vault import Vault
 from kdstudio.teachers.vault_teachers import Origin, earlier_signals, remember_origin
 
@@ -31,6 +33,7 @@ DEFAULT_TOP_K = 50
 MAXIMUM_TOP_K = 1024
 MAXIMUM_DRAWS = 1024
 _ROWS_AT_ONCE = 512  # scored together: enough neighbours to share beginnings, few enough to begin soon
+_SPREAD = 2  # the shape of the tails is fitted to one in so many tokens of the first rows
 _FLUSH_SECONDS = 2.0
 
 
@@ -92,6 +95,7 @@ class _Scoring:
     vault: Vault
     origin: Origin
     rule: Rule
+    shape: TailShape | None = None
     total: int = 0
     tally: _Tally = field(default_factory=_Tally)
 
@@ -110,23 +114,28 @@ def run(job: SignalsJob) -> dict[str, Any]:
     """Store signals for accepted responses. Parameters: `teacher`, `top_k` (50), `limit` (0 is all).
 
     In place of `teacher`, `teachers` with their `weights` are scored as the mixture of them. With `draws` (and a `seed`
-    for them) each token keeps so many draws from the teacher in place of its top k.
+    for them) each token keeps so many draws from the teacher in place of its top k; with `tail` "shaped" its top k and
+    how the rest is spread.
 
     Returns rows, tokens, seconds, tokens_per_second, captured_mass (0..1), bytes_per_token, new_rows, left_out and
     damaged (records). Raises `BadInput` when the teacher cannot score text.
     """
     rule = _rule(job.parameters)
+    shaped = isinstance(rule, int) and job.parameters.get("tail") == "shaped"
     specs = [TeacherSpec(**spec) for spec in job.parameters.get("teachers") or [job.parameters["teacher"]]]
     name = mixture_name([spec.name for spec in specs], job.parameters.get("weights") or [1.0] * len(specs))
     path = specs[0].path if len(specs) == 1 else ""
     teacher = open_signal_teacher(job.parameters, job.secrets)
     try:
-        _require_able(teacher, name, rule)
+        _require_able(teacher, name, rule, shaped=shaped)
         for note in getattr(teacher, "notes", []):
             print(note)  # noqa: T201 - a child's standard output is its log
         origin = Origin(name, path, teacher.capabilities.fingerprint)
         with Project.open(job.project_folder, read_only=True) as project, Vault(project.vault_folder) as vault:
-            return _store(_Scoring(job, project, teacher, vault, origin, rule))
+            scoring = _Scoring(job, project, teacher, vault, origin, rule)
+            if shaped:
+                _find_shape(scoring)
+            return _store(scoring)
     finally:
         teacher.close()
 
@@ -137,7 +146,7 @@ def _rule(parameters: dict[str, Any]) -> Rule:
     return max(1, min(int(parameters.get("top_k") or DEFAULT_TOP_K), MAXIMUM_TOP_K))
 
 
-def _require_able(teacher: Teacher, name: str, rule: Rule) -> None:
+def _require_able(teacher: Teacher, name: str, rule: Rule, *, shaped: bool) -> None:
     if not teacher.capabilities.top_k_log_probs:
         raise BadInput(
             "This teacher cannot score text",
@@ -150,6 +159,33 @@ def _require_able(teacher: Teacher, name: str, rule: Rule) -> None:
             f"{name} does not show its whole distributions.",
             "Store its likeliest tokens instead: leave out --draws.",
         )
+    if shaped and not shows_all(teacher):
+        raise BadInput(
+            "The tails of this teacher cannot be seen",
+            f"{name} does not show its whole distributions.",
+            "Store its likeliest tokens with one bucket for the rest: --tail bucket.",
+        )
+
+
+def _find_shape(run: _Scoring) -> None:
+    """The family of the teacher's tails: the vault's, or fitted now to the first rows; without a row there is none."""
+    teacher, top_k = run.teacher, run.rule
+    at_most, pairs, read = sample_tokens(run.teacher.capabilities.vocabulary_size), [], 0
+    for _, item in _conversations(run):
+        if isinstance(item, Conversation):
+            pairs.append((item.prompt_ids, item.response_ids))
+            read += len(item.response_ids)
+        if read >= _SPREAD * at_most:
+            break
+    if not pairs or not shows_all(teacher) or not isinstance(top_k, int):
+        return
+    tokens = min(read, at_most)
+
+    def fit() -> TailShape:
+        return fitted_to(teacher, pairs, top_k, tokens, stop=lambda: not run.job.continues())
+
+    run.shape = kept_shape(run.vault.folder, run.origin.fingerprint, top_k, tokens, fit)
+    run.rule = ShapedTail(top_k, run.shape.name)
 
 
 def _store(run: _Scoring) -> dict[str, Any]:
@@ -272,4 +308,8 @@ def _signals(run: _Scoring, work: list[_Work]) -> Iterator[tuple[int, Signal]]:
         if shows_all(run.teacher):
             yield from drawn(run.teacher, pairs, run.rule, stop=stop)
         return
-    yield from run.teacher.score(pairs, run.rule, stop=stop)
+    if run.shape is not None and isinstance(run.rule, ShapedTail) and shows_all(run.teacher):
+        yield from with_shapes(run.teacher, pairs, run.rule.top_k, run.shape, stop=stop)
+        return
+    if isinstance(run.rule, int):
+        yield from run.teacher.score(pairs, run.rule, stop=stop)

@@ -9,6 +9,8 @@ A token's ids are kept in rising order, which costs log2(k!) bits less than thei
 that back, equal ones apart. Rising ids are an Elias-Fano list (Elias 1974, https://doi.org/10.1145/321812.321820): low
 bits as they are, high bits in unary. Every token takes the same bytes, so that a batch of rows is decoded as one.
 
+With a shaped tail a token has 16 more bytes, its coordinates: 148 at k = 50 and 49,152 ids.
+
 Draws from the teacher (RS-KD) take n / 8 bytes a token for their counts, and each distinct id as many bits as it needs.
 """
 
@@ -23,11 +25,20 @@ import numpy as np
 import numpy.typing as npt
 
 from kdstudio.errors import BugError
-from kdstudio.teachers.signals import DrawnSignal, Ids, Signal, SparseSignal, concatenate, concatenate_draws
+from kdstudio.teachers.signals import (
+    SHAPE_BYTES,
+    DrawnSignal,
+    Ids,
+    Signal,
+    SparseSignal,
+    concatenate,
+    concatenate_draws,
+)
 
 _HEAD = struct.Struct("<IHBB")  # tokens; k or draws; bits of an id (0: above 16; 1: low; 2: all); the packing
 _MARKS = struct.Struct("<H")  # packing 1: bytes of a token's high bits
-_PLAIN, _RISING, _DRAWN = range(3)
+_PLAIN, _RISING, _DRAWN, _SHAPED = range(4)
+_ENDS = {_RISING: 6, _SHAPED: 6 + SHAPE_BYTES}  # bytes of a token behind its codes: coordinates, tail, label
 _STEPS, _PLAIN_STEPS = 254, 255
 _CODE_BITS = 8
 _BLOCK_TOKENS = 512  # decoded at once: they fit a core's cache
@@ -59,13 +70,14 @@ def unpack_all(parts: Sequence[bytes]) -> Signal:
     """The joined signal of several; they must be of one rule. Those that are split alike are decoded as one."""
     begin = _HEAD.size + _MARKS.size
     alike = {part[4:begin] for part in parts if len(part) > begin}
-    if len(parts) > 1 and len(alike) == 1 and parts[0][_HEAD.size - 1] == _RISING:
-        top_k, low, _, width = struct.unpack("<HBBH", alike.pop())
-        stride, cells = _stride(top_k, low, width), b"".join(part[begin:] for part in parts)
+    if len(parts) > 1 and len(alike) == 1 and parts[0][_HEAD.size - 1] in _ENDS:
+        top_k, low, packing, width = struct.unpack("<HBBH", alike.pop())
+        ends = _ENDS[packing]
+        stride, cells = _stride(top_k, low, width, ends), b"".join(part[begin:] for part in parts)
         counts = sum(packed_tokens(part) for part in parts)
         if counts * stride != len(cells):
             raise _wrong()
-        return _of_blocks(np.frombuffer(cells, np.uint8).reshape(counts, stride), top_k, low, width)
+        return _of_blocks(np.frombuffer(cells, np.uint8).reshape(counts, stride), top_k, low, width, ends)
     signals = [unpack(part) for part in parts]
     sparse = [signal for signal in signals if isinstance(signal, SparseSignal)]
     drawn = [signal for signal in signals if isinstance(signal, DrawnSignal)]
@@ -85,7 +97,7 @@ def packed_mass(data: bytes) -> float:
     if packing == _DRAWN:
         return float(unpack(data).captured_mass.sum(dtype=np.float64))
     raw = np.frombuffer(data, np.uint8)
-    ends = raw[_HEAD.size + _MARKS.size :].reshape(count, -1)[:, -6:-2] if packing == _RISING else raw[-6 * count :]
+    ends = raw[_HEAD.size + _MARKS.size :].reshape(count, -1)[:, -6:-2] if packing in _ENDS else raw[-6 * count :]
     tail = np.ascontiguousarray(ends).reshape(-1)[: 4 * count].view("<f4")
     return float(np.exp(_inside(tail)).sum())
 
@@ -113,7 +125,7 @@ class _Source:
 
 
 def _pack_rising(signal: SparseSignal) -> bytes:
-    """Each token: marks of the high bits, low bits, codes (0 the likeliest, then falling from 1), tail, label."""
+    """Each token: marks of the high bits, low bits, codes (0 the likeliest, then falling from 1), ends."""
     count, top_k = signal.ids.shape
     relative = np.exp((signal.log_probs - signal.log_probs[:, :1]).astype(np.float64) / 4)
     codes = (_STEPS + 1 - np.clip(np.rint(relative * _STEPS), 1, _STEPS)).astype(np.uint8)
@@ -129,10 +141,12 @@ def _pack_rising(signal: SparseSignal) -> bytes:
         *((ids >> (8 * byte)).astype(np.uint8) for byte in range(low // 8)),
         np.packbits(np.concatenate(planes, axis=1), axis=1),
         codes,
+        *([] if signal.shape is None else [signal.shape]),
         signal.tail_log_prob.astype("<f4").reshape(count, 1).view(np.uint8),
         signal.label_log_prob.astype("<f2").reshape(count, 1).view(np.uint8),
     ]
-    return _HEAD.pack(count, top_k, low, _RISING) + _MARKS.pack(width) + np.concatenate(parts, axis=1).tobytes()
+    packing = _RISING if signal.shape is None else _SHAPED
+    return _HEAD.pack(count, top_k, low, packing) + _MARKS.pack(width) + np.concatenate(parts, axis=1).tobytes()
 
 
 def _split(top_k: int, last: int) -> tuple[int, int]:
@@ -147,15 +161,15 @@ def _split(top_k: int, last: int) -> tuple[int, int]:
     return low, -(-(top_k + (last >> low)) // 8)
 
 
-def _unpack_rising(source: _Source, count: int, top_k: int, low: int) -> SparseSignal:
+def _unpack_rising(source: _Source, count: int, top_k: int, low: int, *, ends: int = _ENDS[_RISING]) -> SparseSignal:
     (width,) = _MARKS.unpack(source.take(_MARKS.size).tobytes())
-    stride = _stride(top_k, low, width)
-    return _of_blocks(source.take(count * stride).reshape(count, stride), top_k, low, width)
+    stride = _stride(top_k, low, width, ends)
+    return _of_blocks(source.take(count * stride).reshape(count, stride), top_k, low, width, ends)
 
 
-def _stride(top_k: int, low: int, width: int) -> int:
+def _stride(top_k: int, low: int, width: int, ends: int) -> int:
     """Bytes of a token."""
-    return width + top_k * (low // 8) + _plane_bytes(top_k, low) + top_k + 6
+    return width + top_k * (low // 8) + _plane_bytes(top_k, low) + top_k + ends
 
 
 def _plane_bytes(top_k: int, low: int) -> int:
@@ -163,12 +177,12 @@ def _plane_bytes(top_k: int, low: int) -> int:
     return -(-top_k * (low % 8) // 8)
 
 
-def _of_blocks(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
+def _of_blocks(rows: Bytes, top_k: int, low: int, width: int, ends: int) -> SparseSignal:
     blocks = range(0, max(1, len(rows)), _BLOCK_TOKENS)
-    return concatenate([_of_rows(rows[first : first + _BLOCK_TOKENS], top_k, low, width) for first in blocks])
+    return concatenate([_of_rows(rows[first : first + _BLOCK_TOKENS], top_k, low, width, ends) for first in blocks])
 
 
-def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
+def _of_rows(rows: Bytes, top_k: int, low: int, width: int, ends: int) -> SparseSignal:
     """The signal of [N, stride] bytes. It is sorted by numbers made of code and id, which is the fastest way."""
     count, at = len(rows), width
     marks = np.flatnonzero(np.unpackbits(np.ascontiguousarray(rows[:, :width])).view(np.bool_))
@@ -196,8 +210,9 @@ def _of_rows(rows: Bytes, top_k: int, low: int, width: int) -> SparseSignal:
     keys.sort(axis=1)
     tail = np.ascontiguousarray(rows[:, -6:-2]).view("<f4")[:, 0].astype(np.float32)
     label = np.ascontiguousarray(rows[:, -2:]).view("<f2")[:, 0].astype(np.float32)
+    shape = rows[:, -ends:-6].copy() if ends > _ENDS[_RISING] else None
     ids = (keys & ((1 << shift) - 1)).astype(np.uint32, copy=False)
-    return SparseSignal(ids, _log_probs(keys >> shift, tail), tail, label)
+    return SparseSignal(ids, _log_probs(keys >> shift, tail), tail, label, shape)
 
 
 @functools.lru_cache(maxsize=8)
@@ -301,4 +316,5 @@ _READERS: dict[int, Callable[[_Source, int, int, int], Signal]] = {
     _PLAIN: _unpack_plain,
     _RISING: _unpack_rising,
     _DRAWN: _unpack_draws,
+    _SHAPED: functools.partial(_unpack_rising, ends=_ENDS[_SHAPED]),
 }

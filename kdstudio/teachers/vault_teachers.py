@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 
 from kdstudio import files
-from kdstudio.teachers.signals import Draws, Rule
+from kdstudio.teachers.signals import Draws, Rule, ShapedTail
 from kdstudio.teachers.vault import Vault
 
 TEACHERS_NAME, _LOCK_NAME = "teachers.json", "teachers.lock"
@@ -41,17 +41,21 @@ class _Entry:
     top_k: int
     draws: int = 0
     seed: int = 0
+    shape: str = ""
 
     @property
     def rule(self) -> Rule:
         """As keys hold it."""
+        if self.shape:
+            return ShapedTail(self.top_k, self.shape)
         return Draws(self.draws, self.seed) if self.draws else self.top_k
 
 
 def remember_origin(folder: Path, origin: Origin, rule: Rule) -> None:
     """Note that the vault in `folder` holds this teacher's signals by this rule. Raises `KnownError` on a full disk."""
     draws = rule if isinstance(rule, Draws) else Draws(0)
-    entry = _Entry(**asdict(origin), top_k=0 if isinstance(rule, Draws) else rule, draws=draws.count, seed=draws.seed)
+    shaped = rule if isinstance(rule, ShapedTail) else ShapedTail(rule if isinstance(rule, int) else 0, "")
+    entry = _Entry(**asdict(origin), **asdict(shaped), draws=draws.count, seed=draws.seed)
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(str(folder / _LOCK_NAME)):
@@ -91,7 +95,9 @@ def _read(folder: Path) -> list[_Entry]:
 
 
 def _is_entry(item: object) -> bool:
-    if not isinstance(item, dict) or set(item) != set(_Entry.__annotations__):
-        return False
-    words, numbers = ("name", "path", "fingerprint"), ("top_k", "draws", "seed")
-    return all(isinstance(item[key], str) for key in words) and all(isinstance(item[key], int) for key in numbers)
+    if not isinstance(item, dict) or set(item) | {"shape"} != set(_Entry.__annotations__):
+        return False  # until November 2026 no tail had a shape
+    words, numbers = ("name", "path", "fingerprint", "shape"), ("top_k", "draws", "seed")
+    return all(isinstance(item.get(key, ""), str) for key in words) and all(
+        isinstance(item[key], int) for key in numbers
+    )

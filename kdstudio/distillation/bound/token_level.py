@@ -12,6 +12,7 @@ from kdstudio.distillation.bound.row_level import Pairs
 from kdstudio.distillation.divergences import SPARSE
 from kdstudio.distillation.head_terms import HeadTerm, LabelTerm, SampledTerm, dense_term, sparse_term
 from kdstudio.distillation.passes import Part, Pass, no_value
+from kdstudio.distillation.shaped_target import ShapedTarget
 from kdstudio.distillation.stored_signals import DrawnTarget
 from kdstudio.distillation.targets import WholeTarget
 
@@ -19,7 +20,7 @@ from kdstudio.distillation.targets import WholeTarget
 def divergence_term(view: Pass, name: str, **parameters: float) -> HeadTerm:
     """The divergence `name` from whatever signal the pass has."""
     teacher = signal_of(view, name)
-    if isinstance(teacher, WholeTarget):
+    if isinstance(teacher, WholeTarget | ShapedTarget):
         return dense_term(name, teacher.logits_of, **parameters)
     return sparse_term(name, teacher.ids, teacher.log_probs, teacher.tail_log_prob, **parameters)
 

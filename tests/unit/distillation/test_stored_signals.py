@@ -17,7 +17,7 @@ from kdstudio.distillation.divergences import forward_kl, random_sampled
 from kdstudio.distillation.drawn_source import CHOICE_NAME
 from kdstudio.errors import KnownError
 from kdstudio.jobs import folder as run_files
-from kdstudio.jobs.events import Metric
+from kdstudio.jobs.events import Checked, Metric
 from kdstudio.teachers import vault as vault_module
 from kdstudio.teachers.signals import DrawnSignal, Draws
 from kdstudio.teachers.signals_draws import chances, draw
@@ -171,6 +171,39 @@ def test_a_run_goes_on_with_what_it_began_with(project: Path, monkeypatch: pytes
 def test_held_out_rows_are_measured_against_the_teacher_itself(project: Path) -> None:
     store(project, "signals", draws=30)
     assert train(project, "drawn", objective=SAMPLED)["held_out_against"] == "dense"
+
+
+# ----------------------------------------------------------------------------------------------------- a shaped tail
+def test_a_shaped_tail_teaches_without_the_teacher_and_nearer_to_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Learnt and measured from the vault alone, the first loss is nearer to the whole teacher's than a bucket's is."""
+    calls = Calls(monkeypatch)
+    for tail in ("bucket", "shaped"):
+        store(project, f"signals-{tail}", top_k=20, tail=tail)
+        train(project, tail, teacher={"signals": "stored", "top_k": 20, "tail": tail}, data=TEXT)
+    assert calls.passes == 0
+    assert captured(project, "shaped") == captured(project, "bucket")
+    train(project, "dense", teacher={"signals": "dense"}, data=TEXT)
+    first = {name: float.fromhex(curve(project / "runs" / name)[1]) for name in ("bucket", "shaped", "dense")}
+    assert first["bucket"] < first["shaped"]
+    assert abs(first["shaped"] - first["dense"]) < 0.5 * abs(first["bucket"] - first["dense"])
+
+
+def test_any_divergence_reads_a_shaped_tail(project: Path) -> None:
+    store(project, "signals", top_k=20, tail="shaped")
+    stored = {"signals": "stored", "top_k": 20, "tail": "shaped"}
+    objectives = [{"name": "reverse_kl", "parameters": {"temperature": 2.0}}, {"name": "weighted_tokens"}]
+    assert train(project, "run", teacher=stored, objective=objectives)["steps"] == 4
+    told = [line.event.detail for line in journal(project / "runs" / "run") if isinstance(line.event, Checked)]
+    assert any("tail shape" in detail for detail in told)
+
+
+def test_tails_that_were_never_shaped_are_missing(project: Path) -> None:
+    store(project, "signals", top_k=20)
+    with pytest.raises(KnownError, match="missing") as caught:
+        train(project, "run", teacher={"signals": "stored", "top_k": 20, "tail": "shaped"})
+    assert "--tail shaped" in caught.value.hint
 
 
 # ------------------------------------------------------------------------------------------- damaged, changed, moved

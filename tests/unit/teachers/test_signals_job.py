@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kdstudio.errors import KnownError
@@ -27,7 +28,8 @@ from kdstudio.project.content import NewPrompt, NewResponse
 from kdstudio.teachers import signals_job
 from kdstudio.teachers.llama import LlamaTeacher
 from kdstudio.teachers.llama_vocab import LlamaTokenizer
-from kdstudio.teachers.signals import DrawnSignal, Draws, SparseSignal
+from kdstudio.teachers.signals import SHAPE_BYTES, DrawnSignal, Draws, ShapedTail, SparseSignal
+from kdstudio.teachers.tail_shape import FOLDER_NAME, known_shape
 from kdstudio.teachers.vault import PACK_NAME, Vault
 from kdstudio.teachers.vault_format import pack, unpack
 from tests.tiny import tiny_model
@@ -213,6 +215,42 @@ def test_nothing_is_drawn_from_a_teacher_that_hides_its_distributions(
         signals_job.run(job_in("1", draws=50))
 
 
+def test_tails_are_shaped_by_one_family_that_is_fitted_once(project: Path, job_in: Jobs) -> None:
+    plain = signals_job.run(job_in("1"))
+    first = signals_job.run(job_in("2", tail="shaped", limit=30))
+    assert (first["rows"], first["new_rows"]) == (30, 30)
+    assert signals_job.run(job_in("3", tail="shaped"))["new_rows"] == 10
+    again = signals_job.run(job_in("4", tail="shaped"))
+    assert (again["new_rows"], again["captured_mass"]) == (0, pytest.approx(plain["captured_mass"], abs=1e-4))
+    name, tokenizer = fingerprint(tiny_model(layers=2)), LlamaTokenizer(tiny_model(layers=2))
+    with Project.open(project, read_only=True) as opened, Vault(opened.vault_folder) as vault:
+        shape = known_shape(vault.folder, name, 20)
+        assert shape is not None
+        for prompt, response in opened.rows.pairs(status="accepted"):
+            row = encode_conversation(tokenizer, prompt.messages, response.text)
+            pair = (row.prompt_ids, row.response_ids)
+            plain_one = vault.get(Vault.key(name, 20, *pair))
+            shaped = vault.get(Vault.key(name, ShapedTail(20, shape.name), *pair))
+            assert isinstance(shaped, SparseSignal)
+            assert isinstance(plain_one, SparseSignal)
+            assert np.array_equal(shaped.ids, plain_one.ids)
+            assert shaped.shape is not None
+            assert shaped.shape.shape == (len(row.response_ids), SHAPE_BYTES)
+
+
+def test_a_family_that_was_lost_is_fitted_again_and_all_rows_with_it(project: Path, job_in: Jobs) -> None:
+    signals_job.run(job_in("1", tail="shaped", limit=5))
+    shutil.rmtree(project / "vault" / FOLDER_NAME)
+    assert signals_job.run(job_in("2", tail="shaped"))["new_rows"] == 40
+
+
+def test_no_tail_is_shaped_where_distributions_are_hidden(job_in: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(LlamaTeacher, "read")
+    with pytest.raises(KnownError, match="tails") as caught:
+        signals_job.run(job_in("1", tail="shaped"))
+    assert "--tail bucket" in caught.value.hint
+
+
 def test_a_moved_project_and_a_moved_teacher_keep_their_signals(project: Path, job_in: Jobs, tmp_path: Path) -> None:
     first = signals_job.run(job_in("1"))
     copied = shutil.copytree(project, tmp_path / "elsewhere" / "copy.kdstudio")
@@ -244,6 +282,15 @@ def test_another_file_in_the_teachers_place_is_said(project: Path, job_in: Jobs,
     assert signals_job.run(job_in("5", teacher=spec(file)))["new_rows"] == 0
 
 
+def test_another_file_is_said_of_shaped_tails_too(job_in: Jobs, tmp_path: Path) -> None:
+    file = Path(shutil.copy(tiny_model(layers=2), tmp_path / "teacher.gguf"))
+    signals_job.run(job_in("1", teacher=spec(file), tail="shaped", limit=9))
+    shutil.copy(tiny_model(layers=2, seed=1), file)
+    job = job_in("2", teacher=spec(file), tail="shaped")
+    signals_job.run(job)
+    assert [said.detail[:2] for said in warnings(job)] == ["9 "]
+
+
 def test_damaged_signals_are_counted_and_scored_anew(project: Path, job_in: Jobs) -> None:
     signals_job.run(job_in("1"))
     pack_file = project / "vault" / PACK_NAME
@@ -260,7 +307,7 @@ def test_damaged_signals_are_counted_and_scored_anew(project: Path, job_in: Jobs
     assert (after["new_rows"], after["damaged"]) == (0, 0)
 
 
-@pytest.mark.parametrize("parameters", [{"top_k": 20}, {"draws": 50}])
+@pytest.mark.parametrize("parameters", [{"top_k": 20}, {"tail": "shaped"}, {"draws": 50}])
 def test_the_mean_of_several_teachers_is_stored_under_its_own_name(job_in: Jobs, parameters: dict[str, Any]) -> None:
     several = {"teachers": [spec(), {**spec(tiny_model(layers=2, seed=1)), "name": "other"}], "weights": [0.7, 0.3]}
     assert signals_job.run(job_in("1", **parameters))["new_rows"] == 40

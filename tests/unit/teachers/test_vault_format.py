@@ -6,15 +6,16 @@ Drawn signals come back whole, and what an earlier version packed can still be r
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kdstudio.teachers.llama_logits import signal_of
-from kdstudio.teachers.signals import DrawnSignal, Draws, SparseSignal, concatenate, concatenate_draws
+from kdstudio.teachers.signals import SHAPE_BYTES, DrawnSignal, Draws, SparseSignal, concatenate, concatenate_draws
 from kdstudio.teachers.signals_draws import chances, draw
-from kdstudio.teachers.vault_format import pack, packed_tokens, unpack, unpack_all
+from kdstudio.teachers.vault_format import pack, packed_mass, packed_tokens, unpack, unpack_all
 
 
 def signal(tokens: int, vocabulary: int, top_k: int, *, spread: float = 3.0, seed: int = 0) -> SparseSignal:
@@ -68,6 +69,23 @@ def test_a_packed_signal_is_the_signal(vocabulary: int, top_k: int, spread: floa
 @pytest.mark.parametrize(("vocabulary", "expected"), [(414, 90), (49152, 133), (151936, 144), (262144, 147)])
 def test_size_at_fifty(vocabulary: int, expected: int) -> None:
     assert expected - 2 < len(pack(signal(60, vocabulary, 50))) / 60 <= expected
+
+
+@pytest.mark.parametrize(("vocabulary", "expected"), [(414, 106), (49152, 149), (151936, 160)])
+def test_a_shape_comes_back_whole_and_takes_its_bytes(vocabulary: int, expected: int) -> None:
+    exact = signal(60, vocabulary, 50)
+    codes = np.random.default_rng(3).integers(0, 256, (60, SHAPE_BYTES)).astype(np.uint8)
+    shaped = replace(exact, shape=codes)
+    found = unpacked(pack(shaped))
+    assert found.shape is not None
+    assert np.array_equal(found.shape, codes)
+    is_the_signal(exact, found)
+    assert expected - 2 < len(pack(shaped)) / 60 <= expected
+    assert packed_mass(pack(shaped)) == pytest.approx(packed_mass(pack(exact)))
+    joined = unpack_all([pack(shaped[:40]), pack(shaped[40:])])
+    assert isinstance(joined, SparseSignal)
+    assert joined.shape is not None
+    assert np.array_equal(joined.shape, codes)
 
 
 def test_of_equals_the_first_is_still_the_first() -> None:
