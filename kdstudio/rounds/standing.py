@@ -94,9 +94,19 @@ class Standing:
 
 
 def read_standing(project: Project, plan: Plan) -> Standing:
-    """Where the rounds of a plan stand; for a background task."""
+    """Where the rounds of a plan stand."""
+    return _standing(plan, project.runs.list()[::-1])
+
+
+def read_standings(project: Project) -> list[Standing]:
+    """All rounds of a project, the newest plan first; for a background task."""
+    runs = project.runs.list()[::-1]
+    return [_standing(plan, runs) for plan in plans(project)]
+
+
+def _standing(plan: Plan, all_runs: Sequence[Run]) -> Standing:
     parts: dict[int, dict[Part, Run]] = {}
-    for run in project.runs.list()[::-1]:
+    for run in all_runs:
         own = run.parameters.get("rounds") or {}
         if own.get("id") == plan.id and own.get("part") in PARTS:
             parts.setdefault(int(own["round"]), {})[own["part"]] = run

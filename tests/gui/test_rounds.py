@@ -283,7 +283,7 @@ def test_stopped_by_a_click_they_wait_for_another(
 
 
 @pytest.mark.slow
-def test_two_rounds_with_the_window_closed_in_the_middle(
+def test_two_rounds_with_the_window_closed_and_stopped_in_the_middle(
     shown: MainWindow, project: Project, session: Session, click: Click, qtbot: QtBot
 ) -> None:
     folder = project.folder
@@ -297,6 +297,11 @@ def test_two_rounds_with_the_window_closed_in_the_middle(
     shown.show_page("train")
     click("train_rounds")
     view = rounds_view(shown)
+    wait_part(session.project, 2, "elicit", ("starting", "running"), qtbot)
+    qtbot.waitUntil(lambda: view.stop.isVisible() and view.stop.isEnabled(), timeout=SECOND)
+    click("rounds_stop")
+    qtbot.waitUntil(lambda: view.pill.word == "stopped" and view.go_on.isVisible(), timeout=JOB)
+    click("rounds_continue")
     qtbot.waitUntil(lambda: view.standing is not None and view.standing.result is not None, timeout=JOB)
     assert parts_of_open(session.project) == WHOLE
     assert {run.state for run in session.project.runs.list()} == {"finished"}

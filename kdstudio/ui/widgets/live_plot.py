@@ -79,6 +79,7 @@ class LivePlot(QWidget):
         self.setAccessibleName(f"{caption} over {axis}s")
         self._caption, self._unit, self._axis = caption, unit, axis
         self._lines: dict[str, _Line] = {}
+        self._ends: tuple[float, float] | None = None  # of the horizontal axis, where its places have names
         self._plot = pg.PlotWidget()
         self._plot.setObjectName(f"{name}_plot")
         for part in (self._plot, self._plot.viewport()):  # a drawing: nothing in it is done with keys
@@ -155,8 +156,8 @@ class LivePlot(QWidget):
     def set_places(self, words: Mapping[float, str]) -> None:
         """Name places of the horizontal axis, which then has no numbers, and show all of them."""
         self._plot.getAxis("bottom").setTicks([list(words.items())])
-        self._plot.setLimits(xMin=min(words) - 0.3, xMax=max(words) + 0.3)
-        self._plot.setXRange(min(words), max(words))
+        self._ends = min(words), max(words)
+        self._wake()
 
     def count(self, key: str) -> int:
         """How many values a line has."""
@@ -179,6 +180,8 @@ class LivePlot(QWidget):
             line.smooth.setData(steps[: len(means)], means)
             self._pen(line)
         self._plot.enableAutoRange()
+        if self._ends is not None:
+            self._plot.setXRange(*self._ends)
 
     def _pen(self, line: _Line) -> None:
         colour = theme().series(line.colour)

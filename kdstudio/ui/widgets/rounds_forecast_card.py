@@ -10,6 +10,7 @@ from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import label, set_role
 from kdstudio.ui.widgets.wording import duration, number, plural, short_number
 
+_FEW = 10
 _NAMES = {
     "asked": "Asked",
     "answers": "Answers",
@@ -56,6 +57,9 @@ class RoundsForecastCard(Card):
             f"At most {plural(count, 'round')}. When the window is closed, the part under way goes on; the next one "
             "begins when the project is opened again."
         )
+        few = len(found.plan.held_out)
+        if few < _FEW:
+            said = f"Only {plural(few, 'held-out prompt')}: chance alone may end the rounds. {said}"
         if found.continues:
             said = f"These very rounds were begun before, and go on where they stopped. {said}"
         self._say(said, "small")

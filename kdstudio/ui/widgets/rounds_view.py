@@ -8,7 +8,7 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
 from kdstudio.errors import KnownError
-from kdstudio.rounds.standing import Standing, plans, read_standing
+from kdstudio.rounds.standing import Standing, read_standings
 from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.recipe_offer import ROUNDS
 from kdstudio.ui.session import Session
@@ -137,7 +137,7 @@ class RoundsView(QWidget):
         if self._reading is not None:
             self._timer.start()
             return
-        self._reading = background(lambda: [read_standing(project, plan) for plan in plans(project)], owner=self)
+        self._reading = background(read_standings, project, owner=self)
         self._reading.done.connect(self._read)
         self._reading.failed.connect(self.banner.show_error)
         self._reading.finished.connect(self._read_once)
