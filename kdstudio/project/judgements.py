@@ -22,6 +22,7 @@ Read = Callable[[str, Sequence[Any]], list[sqlite3.Row]]
 ORDER = "order"
 """The criterion of preferences: which of the answers is better."""
 _EXTRAS = "nullif(extras, '')"  # an empty text is no JSON
+_DECIDED = "decided = 1 AND status <> 'pending'"  # undoing what an older version did leaves the mark
 _RUN_OF = {"prompt": f"json_extract({_EXTRAS}, '$.provenance.run')"}
 _KINDS_OF_EMIT: dict[str, Kind] = {"prompt": "prompt", "preference": "preference"}
 
@@ -125,7 +126,7 @@ def differing(read: Read, kind: Kind, key: str) -> tuple[str, list[Any]]:
                 clause = f"{clause} AND status = 'rejected'"
                 values.append(runs)
             clauses.append(f"({clause})")
-    return f"decided = 1 AND ({' OR '.join(clauses)})", values  # by the index of what was decided
+    return f"{_DECIDED} AND ({' OR '.join(clauses)})", values  # by the index of what was decided
 
 
 def _named(found: Criterion, key: str) -> list[Criterion]:
@@ -169,7 +170,7 @@ def _counted(read: Read, found: Criterion) -> Iterator[tuple[Criterion, dict[tup
 def _decided(found: Criterion) -> tuple[str, str]:
     """The condition on a person's decisions on rows of these runs, and its value."""
     run = _RUN_OF.get(found.kind, "run")
-    return f"decided = 1 AND {run} IN (SELECT value FROM json_each(?))", json.dumps(found.runs)  # noqa: S608
+    return f"{_DECIDED} AND {run} IN (SELECT value FROM json_each(?))", json.dumps(found.runs)  # noqa: S608
 
 
 # --------------------------------------------------------------------------------------------------- what was judged
