@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
+from anthropic.types import MessageParam
+from anthropic.types.messages.batch_create_params import Request as Asked
 
 from kdstudio.jobs.child import Job
 from kdstudio.jobs.events import Batch, Event
@@ -91,6 +94,28 @@ def test_killed_between_any_two_steps_a_batch_is_found_again_and_none_is_sent_tw
         assert {entry["batch"] for entry in server.entries()} == {"", "batch_001"}
         assert result["possibly_billed"]["count"] == 0
         assert result["spend"] == pytest.approx(sum(entry["cost"] for entry in server.entries()), abs=1e-6)
+
+
+def strangers(name: str) -> Asked:
+    messages: list[MessageParam] = [{"role": "user", "content": "another's"}]
+    return {"custom_id": name, "params": {"model": "tiny", "max_tokens": 9, "messages": messages}}
+
+
+def test_a_lost_batch_is_told_from_a_strangers_of_the_same_size(tmp_path: Path) -> None:
+    """Anthropic's batches carry no mark: the names in the results tell, once both have ended."""
+    with (
+        BatchServer(tmp_path / "server.jsonl", KEY, {"seconds": 0.3}) as server,
+        new_project(tmp_path, ["p1", "p2", "p3"]) as project,
+    ):
+        folder = new_run(project, teacher=paid_teacher(server.url, "anthropic", **QUICK))
+        attempt_until(folder, "sent", after=False)
+        with anthropic.Anthropic(base_url=server.url.removesuffix("/v1"), api_key=KEY) as stranger:
+            stranger.messages.batches.create(requests=[strangers("a"), strangers("b")])
+        result = attempt(folder, k=KEY)
+        assert (result["rows"], result["possibly_billed"]["count"]) == (3, 0)
+        assert [entry["batch"] for entry in server.entries()] == ["", *["batch_001"] * 2, *["batch_002"] * 2]
+        sent = [line.event.id for line in lines(folder) if isinstance(line.event, Batch) and line.event.state == "sent"]
+        assert sent == ["batch_001"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
