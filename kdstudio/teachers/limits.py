@@ -89,9 +89,9 @@ class Limits:
         self._tokens.take(tokens)
 
     async def enter(self) -> float:
-        """Wait for a place; returns when it came."""
-        while self._closed is None and self._in_flight >= self.at_once:
-            await self._before_second.wait(_LOOK_SECONDS)
+        """Wait for a place, and for a rest that began meanwhile to end; returns when it came."""
+        while self._closed is None and (seconds := self._hold()) > 0:
+            await self._before_second.wait(seconds)
         if self._closed is not None:
             raise self._closed
         self._in_flight += 1
@@ -136,6 +136,9 @@ class Limits:
     def _most_near(self) -> int:
         """How many may be past the first door."""
         return int(self.at_once * _AHEAD)
+
+    def _hold(self) -> float:
+        return _LOOK_SECONDS if self._in_flight >= self.at_once else self._rests_until - self._clock()
 
     def _wait(self) -> float:
         if self._near >= self._most_near:

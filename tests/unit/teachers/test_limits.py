@@ -118,8 +118,10 @@ def test_a_rest_holds_all_and_lasts_two_minutes_at_most(monkeypatch: pytest.Monk
         assert not await soon(limits.approach(1))
         clock.now += 119
         assert not await soon(limits.approach(1))
+        assert not await soon(limits.enter())  # it approached before the rest began
         clock.now += 2
         assert await soon(limits.approach(1))
+        assert await soon(limits.enter())
 
     asyncio.run(scene())
 
