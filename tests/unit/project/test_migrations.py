@@ -57,3 +57,27 @@ def test_a_new_project_has_the_newest_schema_and_needs_no_backup(tmp_path: Path)
             schemas.append({tuple(row) for row in connection.execute("SELECT type, name, sql FROM sqlite_master")})
     assert schemas[0] == schemas[1]
     assert not (tmp_path / "p.kdstudio" / "backups").exists()
+
+
+def test_what_a_person_decided_before_it_was_noted_is_known_as_far_as_it_can_be(tmp_path: Path) -> None:
+    folder = first_schema(tmp_path / "old.kdstudio", 3)
+    rows = [
+        *(("accepted", "", "run"), ("rejected", "", "run"), ("rejected", "too long", "run"), ("accepted", "", "")),
+        ("rejected", "dull", "run"),
+    ]
+    with contextlib.closing(connect(folder / DATABASE_NAME)) as connection:
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO responses (prompt_id, fingerprint, text, status, reason, run, created) "
+            "VALUES (1, ?, 'x', ?, ?, ?, '')",
+            [(str(place).encode(), *row) for place, row in enumerate(rows)],
+        )
+        connection.execute("INSERT INTO history (id, label, created) VALUES (1, 'Reject', '')")
+        connection.execute("""INSERT INTO history_rows VALUES (1, 'response', 5, '{"status":"pending","reason":""}',
+            '{"status":"rejected","reason":"dull"}')""")
+        connection.execute("COMMIT")
+    with Project.open(folder) as project:
+        found = project._database.all("SELECT id FROM responses WHERE decided = 1 ORDER BY id")
+        assert [row["id"] for row in found] == [1, 2, 5]  # not what a recipe rejected, nor what came with a file
+        assert project.history.undo() == "Reject"
+        assert project.rows.response(5).status == "pending"
