@@ -139,8 +139,10 @@ class FunnelView(QWidget):
                 self._grid.removeWidget(widget)
                 widget.hide()
                 widget.deleteLater()
-            while line.reasons.takeAt(0):
-                pass
+            while item := line.reasons.takeAt(0):
+                if (word := item.widget()) is not None and word not in line.buttons:
+                    word.hide()
+                    word.deleteLater()
             self._grid.removeItem(line.reasons)
             self._grid.setRowMinimumHeight(line.index, 0)
         self.steps, self.lines = [], []
