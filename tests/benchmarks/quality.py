@@ -7,8 +7,9 @@ divergence is the forward KL to the teacher over the held-out answers; free-runn
 to held-out prompts, and judged by the reverse KL from the teacher and, where there is one right answer, by whether it
 was given.
 
-One figure was added after the five seeds had been seen: the divergence as far as a stored signal knows it, which says
-how much of what stored signals lose is the shape of the tail. No run changed with it.
+Two things were added after the five seeds had been seen. First the divergence as far as a stored signal knows it, which
+says how much of what stored signals lose is the shape of the tail; then two more stored forms, a shaped tail and draws.
+No other run changed with them.
 
 Each seed runs in a process with one thread, as many at once as the product would use threads. Intervals are those of
 `kdstudio.evaluation.comparison`: over held-out prompts and over seeds.
@@ -24,6 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,9 +92,10 @@ def quality() -> Iterator[Figure]:
     _print_table(runs)
     yield Figure("quality: teacher's surprise at held-out chats", result["final"]["held_out_nll"], _NATS)
     for start, arms in (("random", RANDOM), ("pruned", PRUNED)):
-        supervised, full, top = arms
+        supervised, full, *stored = arms
         yield from _divergences(runs, full, supervised, f"{start} start")
-        yield from _top_k(runs, top, full, f"{start} start")
+        for arm in stored:
+            yield from _stored(runs, arm, full, f"{start} start")
     yield from _divergences(runs, PRUNED[1], RANDOM[1], "full KD by start")
     for on, off in (JENSEN_SHANNON, REVERSE):
         yield from _answers(runs, on, off)
@@ -109,8 +112,12 @@ def _one_seed(folder: Path, teacher: Path, seed: int) -> Seed:
     project, left_out = project_of_answers(
         folder / f"seed-{seed}", teacher, chats, seed, [chat.held_out for chat in chats]
     )
-    stored = run_job(project, "signals", "signals", {"teacher": described(teacher), "top_k": TOP_K})
-    made, network = Seed(seed, left_out, stored["captured_mass"]), open_teacher(teacher)
+    rules: tuple[dict[str, Any], ...] = ({"top_k": TOP_K}, {"top_k": TOP_K, "tail": "shaped"}, {"draws": TOP_K})
+    stored = [
+        run_job(project, f"signals-{place}", "signals", {"teacher": described(teacher), "seed": seed, **rule})
+        for place, rule in enumerate(rules)
+    ]
+    made, network = Seed(seed, left_out, stored[0]["captured_mass"]), open_teacher(teacher)
     asked = [chat for chat in chats if chat.held_out]
     students: dict[str, Path] = {}
     for arm in STARTED:
@@ -160,9 +167,9 @@ def _divergences(runs: Sequence[Seed], ours: Arm, theirs: Arm, where: str) -> It
     )
 
 
-def _top_k(runs: Sequence[Seed], top: Arm, full: Arm, where: str) -> Iterator[Figure]:
-    """How much farther from the teacher the stored signal leaves the student than the whole distribution."""
-    where = f"{where}: top-{TOP_K} with tail beyond full KD"
+def _stored(runs: Sequence[Seed], top: Arm, full: Arm, where: str) -> Iterator[Figure]:
+    """How much farther from the teacher a stored signal leaves the student than the whole distribution."""
+    where = f"{where}: {top.name.partition(',')[0]} beyond full KD"
     ratios = [run.divergence[top.name] / run.divergence[full.name] - 1 for run in runs]
     for run, ratio in zip(runs, ratios, strict=True):
         yield Figure(f"{where}, seed {run.seed} (captured mass {run.captured_mass:.1%})", 100 * ratio, "%")

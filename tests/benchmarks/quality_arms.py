@@ -47,7 +47,8 @@ GRID = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 
 _RANDOM = {"source": "fresh", "layer_count": 2}
 _PRUNED = {"source": "teacher", "layer_count": 2}
-_STORED = {"signals": "stored", "top_k": TOP_K}
+_BUCKET = {"signals": "stored", "top_k": TOP_K}
+_SHAPED = {**_BUCKET, "tail": "shaped"}
 _OWN = {"share": 1.0, "max_tokens": ANSWER_TOKENS}
 
 
@@ -64,12 +65,17 @@ class Arm:
     continues: str = ""
 
 
-def _from_start(kind: str, student: Mapping[str, Any]) -> tuple[Arm, Arm, Arm]:
-    """Text alone, the whole distribution, and the stored top with its tail, all from the same start."""
+def _from_start(kind: str, student: Mapping[str, Any]) -> tuple[Arm, ...]:
+    """Text alone, the whole distribution, and what can be stored of it, all from the same start.
+
+    Stored are the top with its tail as one bucket or shaped, and as many draws as that has tokens.
+    """
     return (
         Arm(f"supervised, {kind} start", f"supervised, {kind}", "supervised", student, {}, {}),
         Arm(f"full KD, {kind} start", f"KD, {kind}", "forward_kl", student, {}, {}),
-        Arm(f"top-{TOP_K} with tail, {kind} start", f"KD, {kind}", "forward_kl", student, _STORED, {}),
+        Arm(f"top-{TOP_K} with tail, {kind} start", f"KD, {kind}", "forward_kl", student, _BUCKET, {}),
+        Arm(f"top-{TOP_K} with shaped tail, {kind} start", f"KD, {kind}", "forward_kl", student, _SHAPED, {}),
+        Arm(f"{TOP_K} draws, {kind} start", f"KD, {kind}", "random_sampled_topk", student, {}, {}),
     )
 
 
