@@ -46,8 +46,9 @@ def captured_words(signals: Mapping[str, Any], stored: Mapping[int, StoredSignal
         said = f"Captured mass: not known yet. The {depth} likeliest of each token are stored once, before the run."
         return said, True
     enough = known.mass >= _ENOUGH
+    rest = "the rest is learnt by its shape" if signals.get("tail") == "shaped" else "the rest counts as one tail"
     said = (
         f"Captured mass: {100 * known.mass:.1f} %. So much of the teacher’s probability is in the {depth} likeliest at "
-        f"each of {number(known.tokens)} tokens in {plural(known.rows, 'row')}; the rest counts as one tail."
+        f"each of {number(known.tokens)} tokens in {plural(known.rows, 'row')}; {rest}."
     )
     return said if enough else f"{said} Store more of them, or choose Dense.", enough

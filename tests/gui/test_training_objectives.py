@@ -118,12 +118,12 @@ def test_practising_lets_the_teacher_run_and_gives_the_choice_back(page: TrainPa
     learning.signals.set_values({"signals": "stored", "top_k": 20})
     assert learning.notice.isHidden()
     click("preset_practise")
-    assert learning.tables()["teacher"] == {"signals": "dense", "top_k": 20}
+    assert learning.tables()["teacher"] == {"signals": "dense", "top_k": 20, "tail": "bucket"}
     assert "dense" in learning.notice.text()
     assert learning.notice.isVisible()
     assert not learning.signals.fields["signals"].isEnabled()
     click("preset_match")
-    assert learning.tables()["teacher"] == {"signals": "stored", "top_k": 20}
+    assert learning.tables()["teacher"] == {"signals": "stored", "top_k": 20, "tail": "bucket"}
     assert learning.signals.fields["signals"].isEnabled()
 
 

@@ -82,7 +82,7 @@ def everything() -> TrainingRecipe:
             **tables,
             "recipe": {"id": "all_other", "family": "f", **header},
             "student": {**tables["student"], "layers": [0, 2], "source": "fresh"},
-            "teacher": {"name": "tiny", "signals": "dense", "top_k": 7},
+            "teacher": {"name": "tiny", "signals": "dense", "top_k": 7, "tail": "shaped"},
             "objective": [
                 {"name": "hidden_mse", "weight": 1 / 3, "parameters": {"student_layers": "1, -1"}},
                 {"name": "forward_kl", "weight": 0.1 + 0.2, "parameters": {"temperature": 2.5}},
