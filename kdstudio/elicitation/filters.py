@@ -80,8 +80,10 @@ def _unfit(step: FilterStep, text: str, finish_reason: str) -> str:
         return "cut off by the token limit"
     if step.finished and finish_reason not in ("stop", ""):
         return f"did not end by itself ({finish_reason})"
+    if step.minimum_characters and not text:
+        return f"{step.column} is empty"
     if len(text) < step.minimum_characters:
-        return f"shorter than {step.minimum_characters} characters"
+        return f"shorter than {step.minimum_characters:,} characters"
     if len(text) > step.maximum_characters:
         return f"longer than {step.maximum_characters:,} characters"
     words = len(text.split()) if step.minimum_words or step.maximum_words else 0
