@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QByteArray, QSize, Qt
+from PySide6.QtCore import QByteArray, QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QPaintEvent
 from PySide6.QtWidgets import (
     QDockWidget,
@@ -72,17 +72,23 @@ class MainWindow(QMainWindow):
         row.addWidget(self.navigation)
         column = QVBoxLayout()
         column.setSpacing(0)
-        holder = QHBoxLayout()
-        holder.setContentsMargins(14, 12, 14, 0)
+        holder = self._banner_row = QHBoxLayout()
+        holder.setContentsMargins(0, 0, 0, 0)
         holder.addWidget(self.banner)
-        self.banner_row = holder
+        self.banner.installEventFilter(self)
         column.addLayout(holder)
         column.addWidget(self.stack, 1)
         row.addLayout(column, 1)
-        holder.setContentsMargins(0, 0, 0, 0)
         self.setCentralWidget(middle)
         self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self.dock)
         self.setStatusBar(self.status)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """The banner stands free of the window's edges; a hidden one takes no room."""
+        if watched is self.banner and event.type() in (QEvent.Type.Show, QEvent.Type.Hide):
+            shown = event.type() == QEvent.Type.Show
+            self._banner_row.setContentsMargins(*((14, 12, 14, 0) if shown else (0, 0, 0, 0)))
+        return super().eventFilter(watched, event)
 
     def _make_dock(self) -> QDockWidget:
         dock = QDockWidget("Jobs", self)

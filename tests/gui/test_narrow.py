@@ -27,6 +27,7 @@ from tests.gui.conftest import Click
 from tests.tiny import tiny_gguf
 
 SECOND = 10_000
+LONG_NAME = "A-teacher-with-a-name-as-long-as-repositories-like-to-have-them-70B-Instruct-v0.3-Q4_K_M"
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def narrow(window: MainWindow, tmp_path: Path) -> MainWindow:
     """The window as small as it gets, on a project with a teacher and a finished run."""
     project = window.session.project
     assert project is not None
-    project.teachers.add(TeacherSpec("tiny", "gguf", path=str(tiny_gguf(tmp_path / "tiny.gguf"))))
+    project.teachers.add(TeacherSpec(LONG_NAME, "gguf", path=str(tiny_gguf(tmp_path / "tiny.gguf"))))
     run = project.runs.add("train", "A student whose name is rather long for such a small window", {})
     project.runs.set_state(run, "finished", result={"seconds": 1})
     (project.runs_folder / run / "student").mkdir(parents=True)

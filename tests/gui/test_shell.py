@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
+from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent, QKeySequence
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QApplication, QLabel, QLineEdit, QWidget
@@ -210,6 +210,25 @@ def test_toasts_go_by_themselves_and_stack(window: MainWindow, qtbot: QtBot, cli
     assert len({child.y() for child in shown}) == 3
     click("toast_dismiss")
     qtbot.waitUntil(lambda: len([one for one in window.findChildren(QWidget, "toast") if one.isVisible()]) == 2)
+
+
+def test_a_toast_covers_no_job(window: MainWindow, qtbot: QtBot) -> None:
+    window.toggle_jobs()
+    qtbot.waitUntil(window.jobs.isVisible)
+    QApplication.processEvents()
+    window.session.say("Finished")
+    toast = window.findChild(QWidget, "toast")
+    assert toast is not None
+    top_of_jobs = window.jobs.mapTo(window, QPoint(0, 0)).y()
+    assert toast.geometry().bottom() <= top_of_jobs
+
+
+def test_the_banner_stands_free_and_takes_no_room_when_hidden(window: MainWindow, qtbot: QtBot) -> None:
+    top = window.stack.y()
+    window.banner.show_message("Something happened")
+    qtbot.waitUntil(lambda: window.banner.x() > window.navigation.width())
+    window.banner.dismiss()
+    qtbot.waitUntil(lambda: window.stack.y() == top)
 
 
 def test_layout_is_kept(window: MainWindow, qtbot: QtBot) -> None:

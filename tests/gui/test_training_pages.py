@@ -96,6 +96,9 @@ def train(page: TrainPage, qtbot: QtBot, click: Click) -> str:
 
 def measure(window: MainWindow, run_id: str, qtbot: QtBot, click: Click) -> None:
     """From the run's view to Evaluate, and measure there."""
+    training = window.page("train")
+    assert isinstance(training, TrainPage)
+    qtbot.waitUntil(training.run.evaluate.isVisible, timeout=LONG)
     click("train_evaluate")
     page = window.page("evaluate")
     assert isinstance(page, EvaluatePage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QProgressBar, QVBoxLayout
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout
 
 from kdstudio.files import files_below
 from kdstudio.jobs.events import Line, Progress, Sample
@@ -15,6 +15,7 @@ from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.empty_state import EmptyState
+from kdstudio.ui.widgets.fields import ElidedCombo
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.live_plot import LivePlot
 from kdstudio.ui.widgets.sample_list import SampleList
@@ -225,14 +226,15 @@ class EvaluatePage(Page):
             self._show_state(project.runs.get(run_id))
 
 
-def _combo(name: str, caption: str) -> QComboBox:
-    made = QComboBox()
+def _combo(name: str, caption: str) -> ElidedCombo:
+    made = ElidedCombo()
     made.setObjectName(name)
     made.setAccessibleName(caption)
+    made.setPlaceholderText("None yet")
     return made
 
 
-def _fill(combo: QComboBox, items: list[tuple[str, str]]) -> None:
+def _fill(combo: ElidedCombo, items: list[tuple[str, str]]) -> None:
     """Offer items, keeping the chosen one where it is still there."""
     chosen = combo.currentData()
     combo.clear()

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from PySide6.QtCore import Qt, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import (
-    QComboBox,
     QGridLayout,
     QHBoxLayout,
     QLineEdit,
@@ -29,7 +28,7 @@ from kdstudio.ui.widgets.buttons import button
 from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.empty_state import EmptyState
 from kdstudio.ui.widgets.export_files import FileRow, ModelCard
-from kdstudio.ui.widgets.fields import Switch
+from kdstudio.ui.widgets.fields import ElidedCombo, Switch
 from kdstudio.ui.widgets.labels import label
 from kdstudio.ui.widgets.wording import ago
 
@@ -45,9 +44,10 @@ class ExportPage(Page):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(session, parent)
         self.run_id = ""
-        self.student = QComboBox()
+        self.student = ElidedCombo()
         self.student.setObjectName("export_student")
         self.student.setAccessibleName("Student")
+        self.student.setPlaceholderText("None yet")
         self.name = QLineEdit()
         self.name.setObjectName("export_name")
         self.name.setAccessibleName("Name of the model")

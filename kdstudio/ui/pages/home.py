@@ -15,7 +15,7 @@ from kdstudio.ui.job_bridge import Task, background
 from kdstudio.ui.pages import Page
 from kdstudio.ui.session import ACTIVE_STATES, Session
 from kdstudio.ui.widgets.card import Card
-from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.labels import ElidedLabel, label
 from kdstudio.ui.widgets.machine_card import MachineCard
 from kdstudio.ui.widgets.project_card import ProjectCard, read_facts
 from kdstudio.ui.widgets.recent_projects import RecentProjects
@@ -39,7 +39,8 @@ class HomePage(Page):
         self._fetching: set[str] = set()
         self._found: Path | None = None
         self.steps: dict[str, StepRow] = {}
-        self.title = label("KD Studio", "title", name="home_title")
+        self.title = ElidedLabel("KD Studio", "title")
+        self.title.setObjectName("home_title")
         self.subtitle = label("", "dim", wrap=True, name="home_subtitle")
         self._build()
         self._timer = QTimer(self)

@@ -52,7 +52,7 @@ class KindSwitch(QFrame):
         """Show how many rows there are of each kind."""
         for kind in KINDS:
             total = sum(count for (one, _), count in counts.items() if one == kind)
-            shown = number(total) if total < 100_000 else short_number(total)
+            shown = number(total) if total < 1_000_000 else short_number(total)
             self.buttons[kind].setText(f"{KIND_WORDS[kind]} {shown}" if total else KIND_WORDS[kind])
             self.buttons[kind].setAccessibleName(f"{KIND_WORDS[kind]}, {total}")
             parts = [f"{number(counts.get((kind, status), 0))} {status}" for status in STATUSES]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from PySide6.QtCore import Qt, Signal, SignalInstance
-from PySide6.QtGui import QPaintEvent, QValidator, QWheelEvent
+from PySide6.QtCore import QSize, Qt, Signal, SignalInstance
+from PySide6.QtGui import QPaintEvent, QPalette, QValidator, QWheelEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -24,6 +24,7 @@ from kdstudio.registry import Parameter
 
 _INT_LIMIT = 2**31 - 1
 _FLOAT_LIMIT = 1e12
+_COMBO_LEAST = 110
 _COMBO_MARGIN = 4  # what the style leaves free inside the edit field
 _MARGIN = 6  # Qt takes no left padding for a spin box from a style sheet
 
@@ -151,7 +152,14 @@ class Switch(QCheckBox):
 
 
 class ElidedCombo(QComboBox):
-    """A combo box that shortens what does not fit, which the style sheet would clip, and leaves the wheel alone."""
+    """A combo box that shortens what does not fit, which the style sheet would clip, and leaves the wheel alone.
+
+    However long its entries are, it may become narrow; its placeholder stands where nothing is chosen.
+    """
+
+    def minimumSizeHint(self) -> QSize:
+        """No wider than a few words: a long name must not push other fields out of the page."""
+        return super().minimumSizeHint().boundedTo(QSize(_COMBO_LEAST, 1 << 12))
 
     def paintEvent(self, _event: QPaintEvent) -> None:
         """Draw the frame, then the shortened text."""
@@ -162,6 +170,9 @@ class ElidedCombo(QComboBox):
         room = (
             self.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, edit, self).width() - _COMBO_MARGIN
         )
+        if self.currentIndex() < 0 and self.placeholderText():
+            option.currentText = self.placeholderText()
+            option.palette.setBrush(QPalette.ColorRole.ButtonText, option.palette.placeholderText())
         option.currentText = self.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideRight, room)
         painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from kdstudio.ui.job_bridge import Task
 from kdstudio.ui.session import Session
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REDRAW_MILLISECONDS = 200
 PAGE_LENGTH = 30
+_LEAST_HEIGHT = 58
 
 
 class JobsPanel(QWidget):
@@ -55,6 +56,7 @@ class JobsPanel(QWidget):
         self._column.addStretch(1)
         self._scroll = QScrollArea()
         self._scroll.setWidgetResizable(True)
+        self._scroll.setMinimumHeight(_LEAST_HEIGHT)
         self._scroll.setWidget(self._list)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -73,6 +75,7 @@ class JobsPanel(QWidget):
     def _header(self) -> QFrame:
         header = QFrame()
         header.setProperty("role", "dock_header")
+        header.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)  # a low panel must not squeeze it
         row = QHBoxLayout(header)
         row.setContentsMargins(12, 5, 8, 5)
         row.addWidget(label("Jobs", "heading"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, Qt, QTimer, Signal
 from PySide6.QtGui import QCloseEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QWidget
+from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMainWindow, QWidget
 
 from kdstudio.ui.icons import pixmap
 from kdstudio.ui.theme import theme
@@ -12,7 +12,7 @@ from kdstudio.ui.widgets.buttons import tool_button
 from kdstudio.ui.widgets.labels import label
 
 SECONDS = 5.0
-_BELOW = 50  # clear of the status bar and its Stop button
+_ABOVE = 14
 _MARKS = {
     "good": ("circle-check", "good"),
     "bad": ("circle-alert", "bad"),
@@ -90,8 +90,13 @@ class Toasts(QObject):
             self._place()
         return super().eventFilter(watched, event)
 
+    def _bottom(self) -> int:
+        """Over the pages of a window, so that neither its status bar nor a panel below them is covered."""
+        central = self._over.centralWidget() if isinstance(self._over, QMainWindow) else None
+        return central.geometry().bottom() - _ABOVE if central is not None else self._over.height() - _ABOVE
+
     def _place(self) -> None:
-        bottom = self._over.height() - _BELOW
+        bottom = self._bottom()
         for toast in reversed(self._shown):
             toast.adjustSize()
             toast.move(self._over.width() - toast.width() - 14, bottom - toast.height())

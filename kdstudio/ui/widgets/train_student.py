@@ -68,6 +68,7 @@ class StudentCard(Card):
         self.teacher = ElidedCombo()
         self.teacher.setObjectName("train_teacher")
         self.teacher.setAccessibleName("Teacher")
+        self.teacher.setPlaceholderText("None yet")
         self.source = Form(StudentTable, name="train_source", include=["source"], labels={"source": "Student"})
         self.folder = PathField("train_folder", "Choose the student's folder", kind="folder")
         self.form = Form(
@@ -112,8 +113,8 @@ class StudentCard(Card):
         self.teacher.clear()
         for name in specs:
             self.teacher.addItem(name, name)
-        if chosen in specs:
-            self.teacher.setCurrentIndex(self.teacher.findData(chosen))
+        if specs:
+            self.teacher.setCurrentIndex(max(0, self.teacher.findData(chosen)))
         self.teacher.blockSignals(False)
         if self.teacher_spec() != before:
             self._teacher_chosen()

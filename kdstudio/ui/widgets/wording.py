@@ -93,7 +93,7 @@ def progress_words(progress: Mapping[str, Any], *, over: bool = False) -> str:
     """
     parts: list[str] = []
     done, total, unit = progress.get("done", 0), progress.get("total", 0), progress.get("unit", "")
-    if progress.get("stage") and not over:
+    if progress.get("stage") and not over and progress["stage"] != "train":  # "Training" is said before it
         parts.append(str(progress["stage"]))
     if total and unit == "bytes":
         parts.append(f"{done / 1e6:.0f} / {total / 1e6:.0f} MB")
