@@ -99,7 +99,7 @@ class _Line(QWidget):
             cell.setText(text)
         self.figure.setText(figure_words(figure, value))
         self.pill.hide()
-        self.words.setText("the student as it begins" if measured else "the student is made in round 1")
+        self.words.setText("as it begins" if measured else "made in round 1")
 
     def show_round(self, standing: RoundStanding | None, figure: str, *, over: bool, best: bool) -> None:
         """A round; None for one that has not begun."""

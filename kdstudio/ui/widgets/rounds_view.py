@@ -26,6 +26,7 @@ from kdstudio.ui.widgets.train_figures import Figures
 from kdstudio.ui.widgets.wording import ago, duration, number
 
 _READ_MILLISECONDS = 200
+_CHAINS_WIDTH = 420
 _EMPTY = (
     "A student can learn from itself, in rounds: it is asked, what is good of its answers trains it, prompts that are "
     "held out tell whether it got better, and it begins again."
@@ -53,7 +54,9 @@ class RoundsView(QWidget):
         self.chains = Choice(())
         self.chains.setObjectName("rounds_chains")
         self.chains.setAccessibleName("Rounds to show")
-        self.chains.setMinimumWidth(260)
+        self.chains.setSizeAdjustPolicy(Choice.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.chains.setMinimumContentsLength(8)
+        self.chains.setMaximumWidth(_CHAINS_WIDTH)
         self.pill = Pill("")
         self.pill.setObjectName("rounds_state")
         self.stop = button("Stop", icon="stop", name="rounds_stop", clicked=self._stop)
@@ -87,7 +90,7 @@ class RoundsView(QWidget):
         head = QHBoxLayout(self.head)
         head.setContentsMargins(0, 0, 0, 0)
         head.setSpacing(8)
-        head.addWidget(self.chains)
+        head.addWidget(self.chains, 4)
         head.addWidget(self.pill)
         head.addStretch(1)
         for control in (self.new, self.stop, self.evaluate, self.export, self.go_on):
