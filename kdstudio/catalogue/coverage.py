@@ -62,6 +62,11 @@ _BUILT_IN = {
         "https://arxiv.org/abs/2407.14679",
         _STUDENTS,
     ),
+    "compression/width_prune": (
+        "student.kept_width, kept_feed_forward, kept_heads",
+        "https://arxiv.org/abs/2407.14679",
+        "tests/unit/students/test_narrow.py",
+    ),
     "compression/weight_inheritance": (
         "student.source = teacher",
         "https://arxiv.org/abs/1910.01108",

@@ -40,6 +40,27 @@ class StudentTable(Params):
         description="Width of a fresh student; 0 takes the teacher's.",
         json_schema_extra={"zero": "as the teacher"},
     )
+    kept_width: int = Field(
+        0,
+        ge=0,
+        le=16384,
+        description="Width pruning: how many channels of the teacher's width to keep, the busiest on the rows; 0: all.",
+        json_schema_extra={"zero": "all"},
+    )
+    kept_feed_forward: int = Field(
+        0,
+        ge=0,
+        le=131072,
+        description="Width pruning: how many feed-forward neurons to keep in each layer; 0: all.",
+        json_schema_extra={"zero": "all"},
+    )
+    kept_heads: int = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="Width pruning: how many attention heads to keep in each layer, in whole groups; 0: all.",
+        json_schema_extra={"zero": "all"},
+    )
     refit: bool = Field(
         False, description="Before training, fit each kept layer to the work of those left out after it (no gradients)."
     )

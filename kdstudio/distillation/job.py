@@ -18,6 +18,7 @@ from kdstudio.distillation.checkpoint import KEPT, checkpoint_bytes
 from kdstudio.distillation.devices import make_accelerator
 from kdstudio.distillation.examples import SourceRow, encode_rows
 from kdstudio.distillation.frozen_rows import frozen_rows
+from kdstudio.distillation.kept_width import narrowed_student
 from kdstudio.distillation.mixture import Mixture, mixture_of
 from kdstudio.distillation.objectives import needed_signals, reads_preferences
 from kdstudio.distillation.opening import Opening, local_teacher
@@ -57,6 +58,7 @@ def _train(
     shared = SharedReporter(job, accelerator)
     student = build(recipe.student, teacher, seed=stream_seed(recipe.run.seed, "student"))
     rows = _rows(shared, recipe, student, sources)
+    student = narrowed_student(shared, recipe, student, rows)
     _require_space(job, student)
     folder = job.project_folder
     side = Opening(shared, folder, recipe, student, teacher, rows, sources, accelerator, mixture).side()

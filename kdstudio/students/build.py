@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from kdstudio.catalogue.training import StudentTable
-from kdstudio.errors import BadInput
+from kdstudio.errors import BadInput, BugError
 from kdstudio.export.check import exportable
 from kdstudio.models.conversation import Tokenizer
 from kdstudio.models.gguf_header import fingerprint, read_header
@@ -21,8 +21,11 @@ from kdstudio.networks.gguf_weights import gguf_config, load_gguf
 from kdstudio.networks.network import Config, State, assemble
 from kdstudio.students.adapters import add_adapters, merge_adapters
 from kdstudio.students.fresh import fresh_config, fresh_network
+from kdstudio.students.narrow import Kept, busiest, narrow, wanted_width
 from kdstudio.students.prune import choose_layers, keep_layers
 from kdstudio.students.save import open_tokenizer, save_student
+
+Rows = Sequence[Sequence[int]]
 
 
 @dataclass
@@ -50,7 +53,8 @@ class Student:
 def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     """Make the student of a recipe; `teacher`: the recipe's teacher where it is a local file or folder.
 
-    Every random choice comes from `seed`. Raises `BadInput` when it cannot be made or could never be exported.
+    Every random choice comes from `seed`. Where the recipe prunes its width, `narrowed` must follow. Raises `BadInput`
+    when it cannot be made or could never be exported.
     """
     source = _source(table, teacher)
     if source.is_dir() and table.source != "fresh":
@@ -81,8 +85,37 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
         "base_fingerprint": fingerprint(source) if source.is_file() else "",
         "layers": list(kept),
         "adapter": table.adapter,
-        "parameters": sum(item.numel() for item in model.parameters()),
     }
+    if wanted_width(table, config) is None:
+        _finish(student, table, seed)
+    return student
+
+
+def narrowed(student: Student, table: StudentTable, chosen: Kept | None, rows: Rows, seed: int) -> tuple[Student, Kept]:
+    """A student that `build` made, cut to the recipe's width by what its source computes on a few token `rows`.
+
+    `chosen`: what an earlier attempt of the run kept, so that one that goes on keeps the same. Raises `BadInput` as
+    `wanted_width` does.
+    """
+    width, layers = wanted_width(table, student.config), student.description["layers"]
+    if width is None:
+        raise BugError("a student of its source's width was to be narrowed")
+    if chosen is None:
+        whole = student.model
+        if layers != list(range(source_config(student.source)["num_hidden_layers"])):
+            whole = assemble(*load_source(student.source), student.source.name)
+        chosen = busiest(whole, layers, rows, width)
+    config, state = narrow(student.config, dict(student.model.named_parameters()), chosen, width)
+    model = assemble(config, state, student.source.name)
+    made = replace(student, model=model, config=config, description={**student.description, "width": asdict(width)})
+    _finish(made, table, seed)
+    return made, chosen
+
+
+def _finish(student: Student, table: StudentTable, seed: int) -> None:
+    """Decide what of the network is trained, when its size is final."""
+    model = student.model
+    student.description["parameters"] = sum(item.numel() for item in model.parameters())
     if table.freeze_embeddings:
         for name in ("model.embed_tokens", "lm_head"):
             model.get_submodule(name).requires_grad_(False)
@@ -91,7 +124,6 @@ def build(table: StudentTable, teacher: Path | None, *, seed: int) -> Student:
     if table.adapter != "full":
         rank, alpha, dropout = table.lora_rank, table.lora_alpha, table.lora_dropout
         student.wrapped = add_adapters(model, kind=table.adapter, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
-    return student
 
 
 def _source(table: StudentTable, teacher: Path | None) -> Path:

@@ -14,6 +14,7 @@ from kdstudio.models.pair import compare
 from kdstudio.models.shape import ModelShape, shape_of_folder, shape_of_header
 
 if TYPE_CHECKING:
+    from kdstudio.catalogue.training import StudentTable
     from kdstudio.models.spec import TeacherSpec
     from kdstudio.recipe import TrainingRecipe
 
@@ -50,7 +51,7 @@ def read_pair(recipe: TrainingRecipe, spec: TeacherSpec | None, *, needs_signals
         student = _folder_shape(folder)
         notes = _folder_match(folder, student, header) if needs_signals and header is not None else ()
         kept = len(table.layers) or table.layer_count or student.layers
-        return Pair(student.with_layers(kept), teacher, (*notes, *gone))
+        return Pair(_pruned(student.with_layers(kept), table), teacher, (*notes, *gone))
     base = read_header(Path(table.path).expanduser()) if table.path else header
     if base is None:
         if teacher is not None:  # a teacher in a Hugging Face folder
@@ -130,11 +131,25 @@ def _folder_match(folder: Path, student: ModelShape, teacher: GGUFHeader) -> tup
     return (f"The vocabularies seem to differ: {sizes}. Matching needs the same one; imitating does not.",)
 
 
+def _pruned(base: ModelShape, table: StudentTable) -> ModelShape:
+    """The base with the channels, neurons and heads that are kept; the run itself refuses what does not divide."""
+    if table.source == "fresh":
+        return base
+    heads = min(table.kept_heads or base.heads, base.heads)
+    return replace(
+        base,
+        hidden=min(table.kept_width or base.hidden, base.hidden),
+        feed_forward=min(table.kept_feed_forward or base.feed_forward, base.feed_forward),
+        heads=heads,
+        kv_heads=max(1, base.kv_heads * heads // base.heads),
+    )
+
+
 def _sized(base: ModelShape, recipe: TrainingRecipe) -> ModelShape:
     """The base cut to the recipe's layers, or rebuilt at its width with heads of the same size."""
     table = recipe.student
     if table.source != "fresh" or not table.hidden_size:
-        return base.with_layers(len(table.layers) or table.layer_count or base.layers)
+        return _pruned(base.with_layers(len(table.layers) or table.layer_count or base.layers), table)
     heads = table.hidden_size // max(1, base.head_dimension)
     if table.hidden_size % base.head_dimension or table.hidden_size % _WIDTH_STEP or not heads:
         step = max(base.head_dimension, _WIDTH_STEP)

@@ -18,20 +18,25 @@ from kdstudio.ui.widgets.path_picker import PathPicker
 
 _FIELDS = (
     *("layer_count", "hidden_size", "adapter", "lora_rank", "lora_alpha", "lora_dropout"),
-    *("layers", "path", "refit", "freeze_embeddings", "gradient_checkpointing"),
+    *("layers", "kept_width", "kept_feed_forward", "kept_heads"),
+    *("path", "refit", "freeze_embeddings", "gradient_checkpointing"),
 )
-_ADVANCED = ("layers", "path", "refit", "freeze_embeddings", "gradient_checkpointing")
+_WIDTHS = ("kept_width", "kept_feed_forward", "kept_heads")
+_ADVANCED = ("layers", *_WIDTHS, "path", "refit", "freeze_embeddings", "gradient_checkpointing")
 _SHOWN = {
-    "teacher": ("layer_count", "layers", "refit", "path"),
-    "folder": ("layer_count", "layers"),
+    "teacher": ("layer_count", "layers", *_WIDTHS, "refit", "path"),
+    "folder": ("layer_count", "layers", *_WIDTHS),
     "fresh": ("layer_count", "hidden_size", "path"),
 }
-_TIED_TO_SOURCE = ("layer_count", "layers", "hidden_size", "refit", "path")
+_TIED_TO_SOURCE = ("layer_count", "layers", *_WIDTHS, "hidden_size", "refit", "path")
 _OF_ADAPTERS = ("lora_rank", "lora_alpha", "lora_dropout")
 _LABELS = {
     "layer_count": "Layers to keep",
     "layers": "Which layers",
     "hidden_size": "Width",
+    "kept_width": "Channels to keep",
+    "kept_feed_forward": "Neurons to keep",
+    "kept_heads": "Heads to keep",
     "adapter": "Weights",
     "path": "From another file",
     "refit": "Refit the kept layers first",
