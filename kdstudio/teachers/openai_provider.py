@@ -11,6 +11,7 @@ import httpx2
 import openai
 
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.tool_calls import apart
 from kdstudio.teachers import openai_failures as failures
 from kdstudio.teachers.base import Request, Sampling
 from kdstudio.teachers.hosted_clients import Turns
@@ -81,7 +82,7 @@ class OpenAIProvider:
 
     def fields(self, request: Request) -> dict[str, Any]:
         """The request's own fields beside model and stream. Raises `BadInput` for a picture that cannot be sent."""
-        sampling, messages = request.sampling, with_data_urls(request.messages, self._pictures)
+        sampling, messages = request.sampling, with_data_urls(apart(request.messages)[0], self._pictures)
         if not self._spec.options.get("images", True):
             refuse_pictures(messages)
         return {"messages": messages, **self._parameters(sampling), **self._extra(sampling)}

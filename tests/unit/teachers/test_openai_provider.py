@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kdstudio.models.spec import TeacherSpec
+from kdstudio.models.tool_calls import with_tools
 from kdstudio.teachers.base import Completion, Request, Sampling
 from kdstudio.teachers.openai_api import OpenAITeacher
 from tests.loopback import Fault, Loopback
@@ -81,3 +82,12 @@ def test_another_models_answer_is_kept_and_shown_but_not_taken(tmp_path: Path) -
         for key, answer in texts.items():
             assert answer.finish_reason == ("error" if key in wrong else "stop")
         assert "another model answered: 'another' instead of 'tiny'" in texts[wrong[0]].error
+
+
+def test_tools_that_messages_carry_in_memory_are_not_sent_as_part_of_a_message() -> None:
+    messages = with_tools([{"role": "user", "content": "question"}], [{"type": "function", "function": {"name": "x"}}])
+    with Loopback() as server:
+        teacher = OpenAITeacher(TeacherSpec("api", "openai", url=server.url, model="tiny"), {})
+        (answer,) = teacher.generate([Request("1:0:1", messages)])
+        assert not answer.error
+        assert server.asked[0].body["messages"] == [{"role": "user", "content": "question"}]
