@@ -302,3 +302,16 @@ def test_a_filter_says_its_reason(tmp_path: Path) -> None:
     said = run(tmp_path / "2", ["b"], steps.format(reason='reason="is a b"\n'))
     reasons = [events(folder, Row)[0].row["reason"] for folder in (plain, said)]
     assert reasons == ["response is not 'b' and round is at least 1 does not hold", "is a b"]
+
+
+def test_a_row_that_passes_the_loop_by_begins_no_further_round(tmp_path: Path) -> None:
+    steps = (
+        '[[step]]\ntype="prompt"\nuser="More: {{ prompt }}"\n'
+        + ANSWER
+        + '[[step]]\ntype="emit"\nkind="prompt"\ntext="response"\n'
+        + '[[step]]\ntype="loop"\nstart="made"\nrounds=2\nmaximum_slide=0\nwhen="\'keep\' in prompt"\n'
+    )
+    folder = run(tmp_path, ["keep", "stop"], steps)
+    first = [event.row["key"] for event in events(folder, Row)]
+    assert sorted(first) == ["1:1:0", "2:1:0", "r2.m1:1:0"]
+    assert agrees(folder)
