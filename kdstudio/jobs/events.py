@@ -146,7 +146,8 @@ class Dropped(Event):
 class Funnel(Event):
     """How many rows entered each step of a recipe, left it, and fell in it by reason, so far; the last one counts.
 
-    `steps`: objects with `step` (from 0), `type`, `entered`, `left` and `fell` (reason -> rows); `passed_by`, if any did.
+    `steps`: objects with `step` (from 0), `type`, `entered`, `left` and `fell` (reason -> rows); `passed_by`, if any
+    did.
     """
 
     event: ClassVar[str] = "funnel"
