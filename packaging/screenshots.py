@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,23 @@ def copy_of(project: Path, home: Path) -> Path:
     return target
 
 
+def move_teachers(project: Path, home: Path) -> None:
+    """Let teachers that are files lie where a person's do, so that no picture shows a path of this machine."""
+    from kdstudio.project import Project
+
+    models = home / ".local" / "share" / "kdstudio" / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    with Project.open(project) as opened:
+        for stored in opened.teachers.list():
+            source = Path(stored.spec.path)
+            if stored.spec.path and source.is_file():
+                target = models / source.name
+                if not target.exists():
+                    shutil.copyfile(source, target)
+                opened.teachers.remove(stored.spec.name)
+                opened.teachers.add(replace(stored.spec, path=str(target)), stored.capabilities)
+
+
 def open_window(project: Path, size: tuple[int, int]) -> MainWindow:
     """Start the window on that project and wait until it is open."""
     from PySide6.QtTest import QTest
@@ -169,8 +187,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kdstudio-screenshots-") as temporary:
         home = Path(temporary)
         project = (options.project or make_project(home)).resolve()
-        os.environ.update(HOME=str(home), KDSTUDIO_HOME=str(home / "settings"), QT_QPA_PLATFORM="offscreen")
-        window = open_window(copy_of(project, home), size)
+        for name in ("KDSTUDIO_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+            os.environ.pop(name, None)
+        os.environ.update(HOME=str(home), QT_QPA_PLATFORM="offscreen")
+        copied = copy_of(project, home)
+        move_teachers(copied, home)
+        window = open_window(copied, size)
         pages = options.pages.split(",")
         if "chat" in pages:
             chat(window)

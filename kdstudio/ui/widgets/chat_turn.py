@@ -13,7 +13,7 @@ from kdstudio.ui.widgets.card import Card
 from kdstudio.ui.widgets.labels import ElidedLabel, label
 from kdstudio.ui.widgets.markdown_view import MarkdownView
 from kdstudio.ui.widgets.pill import Pill
-from kdstudio.ui.widgets.wording import told
+from kdstudio.ui.widgets.wording import plural, speed, told
 
 _FLUSH_MILLISECONDS = 50
 _MARKDOWN = re.compile(r"(^```|^#{1,6} |^\s*[-*+] |^\s*\d+\. |^\|.+\||\*\*[^*\n]+\*\*|`[^`\n]+`|^> )", re.MULTILINE)
@@ -87,7 +87,7 @@ class AnswerCard(Card):
             self.view.set_markdown(self._text)
         else:
             self.view.set_plain(self._text)
-        self.words.setText(f"{tokens} tokens · {tokens_per_second:.1f} tokens/s")
+        self.words.setText(f"{plural(tokens, 'token')} · {speed(tokens_per_second)}")
         if stopped or reason == "length":
             self.pill.set_word("stopped" if stopped else "cut at the limit", "idle" if stopped else "warn")
             self.pill.show()

@@ -27,6 +27,7 @@ from kdstudio.ui.widgets.pill import Pill
 from kdstudio.ui.widgets.teacher_price import dollars
 from kdstudio.ui.widgets.teacher_words import ENDPOINTS
 from kdstudio.ui.widgets.token_text import TokenText, tokens_of
+from kdstudio.ui.widgets.wording import plural, speed
 
 ANSWER_TOKENS, ALTERNATIVES = 256, 8
 _TRIES = 2  # somebody is waiting: a run tries longer
@@ -233,7 +234,7 @@ class TryPanel(QWidget):
         rate, count = float(reply.get("tokens_per_second") or 0.0), int(reply.get("tokens") or 0)
         cost = float(reply.get("cost") or 0.0)
         waited = f"first word after {self._first - self._asked_at:.1f} s" if self._pieces else ""
-        parts = (f"{count} tokens" if count else "", f"{rate:.1f} tokens/s" if rate else "", waited)
+        parts = (plural(count, "token") if count else "", speed(rate) if rate else "", waited)
         return " · ".join(part for part in (*parts, dollars(cost) if cost else "") if part)
 
     def _failed(self, request: str, error: KnownError) -> None:

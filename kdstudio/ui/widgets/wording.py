@@ -45,6 +45,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}".replace(",", THIN_SPACE)
 
 
+def speed(rate: float) -> str:
+    """`12.5 tokens/s`, `1 204 tokens/s`."""
+    return f"{number(rate) if rate >= 100 else f'{rate:.1f}'} tokens/s"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 row`, `5 000 rows`."""
     return f"{number(count)} {noun}{'' if count == 1 else 's'}"
