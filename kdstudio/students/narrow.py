@@ -7,6 +7,7 @@ channel's the size of what the norms pass on; each is a mean over a row's tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,12 @@ def wanted_width(table: StudentTable, config: Config) -> Width | None:
             "Set student.kept_width = 0, or student.refit = false.",
         )
     hidden, feed_forward, heads = (number or total for number, total in zip(asked, whole, strict=True))
+    if config["model_type"] == "llama" and hidden % heads:
+        raise BadInput(
+            "This width cannot be kept",
+            f"A Llama model's width is a multiple of its heads, and {hidden:,} is none of {heads}.",
+            f"Keep a multiple of {math.lcm(_BLOCK, heads)} channels, or another number of heads.",
+        )
     return Width(hidden, feed_forward, heads, group, head)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdstudio.distillation import trainer
+from kdstudio.distillation import weights as trained
 from kdstudio.distillation.rewards import OBJECTIVE_NAME
 from kdstudio.distillation.schedule import learning_rate
 from kdstudio.distillation.trainer import CHECKPOINTS_NAME
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_goes_on_from_its_checkpoint(
 
     name = f"killed {variation}"
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "learning_rate", killed)
+        patched.setattr(trained, "learning_rate", killed)
         with pytest.raises(KeyboardInterrupt):
             train(project, name, tables(variation))
     saved = [line.event.step for line in journal(project / "runs" / name) if isinstance(line.event, Checkpoint)]
@@ -194,7 +194,7 @@ def test_what_is_no_number_stops_the_run(
         2 if SHIPPED[recipe].rollout.steps_each == 2 else 1
     )  # the second step of a round, or it would be found there
     rates = {spoiling: rate}
-    monkeypatch.setattr(trainer, "learning_rate", lambda step, *given: rates.get(step, learning_rate(step, *given)))
+    monkeypatch.setattr(trained, "learning_rate", lambda step, *given: rates.get(step, learning_rate(step, *given)))
     name, run = f"diverging {recipe} {rate}", {"evaluate_every": 9, "checkpoint_every": 9}
     with pytest.raises(KnownError, match=r"no longer (a number|numbers)") as caught:
         train(project, name, shipped(recipe, run=run))

@@ -115,16 +115,18 @@ def test_a_student_is_cut_in_depth_and_width_and_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ({"kept_width": 96}, "kept_width is 96"),
+        ({"kept_width": 128}, "kept_width is 128"),
         ({"kept_width": 40}, "steps of 32"),
         ({"kept_heads": 3}, "steps of 2"),
+        ({"kept_width": 32, "kept_heads": 6}, "multiple of its heads"),
         ({"kept_width": 32, "refit": True}, "same width"),
         ({"kept_width": 32, "source": "fresh"}, "fresh student"),
     ],
 )
 def test_a_width_that_cannot_be_kept_is_refused(table: dict[str, Any], words: str) -> None:
+    config = {**loaded()[0], "num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96}
     with pytest.raises(BadInput) as caught:
-        wanted_width(StudentTable(**table), loaded()[0])
+        wanted_width(StudentTable(**table), config)
     assert words in caught.value.detail
 
 
