@@ -128,7 +128,7 @@ def test_errors_stand_where_the_answer_would(page: ChatPage, qtbot: QtBot) -> No
     turn = ask(page, qtbot, "fail")
     for card in turn.answers.values():
         assert card.error.isVisible()
-        assert card.error.text() == "The model refused. no Ask something else."
+        assert card.error.text() == "The model refused. no. Ask something else."
 
 
 def test_noise_on_the_pipe_is_ignored(page: ChatPage, qtbot: QtBot) -> None:
