@@ -19,6 +19,7 @@ from kdstudio.distillation.bound import cross_level
 from kdstudio.distillation.bound.base import Setting
 from kdstudio.distillation.cross_target import CrossTarget, CrossTeacher
 from kdstudio.distillation.examples import encode_rows
+from kdstudio.distillation.head_terms import Room
 from kdstudio.distillation.passes import Pass, run_parts
 from kdstudio.distillation.rows import TrainingRows
 from kdstudio.distillation.targets import DenseTarget
@@ -117,7 +118,7 @@ def test_places_are_those_of_the_same_row_and_end_with_the_shorter_text(merges: 
         seen += [int(starts[owner]) + place if place < lengths[owner] else -1 for place in range(own)]
     assert found.places.tolist() == seen
     assert (-1 in seen) is (merges == COARSE)
-    logits = found.logits_at(slice(0, len(seen)))
+    logits = found.logits_at(slice(0, len(seen)), Room())
     torch.testing.assert_close(logits[0], found.hidden[0] @ found.head.t())
     assert logits.shape == (len(seen), tokenizer(merges).vocabulary_size)
 
