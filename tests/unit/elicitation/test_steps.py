@@ -98,7 +98,7 @@ def test_the_first_reason_stays() -> None:
     row = passage(response="", other="x" * 9)
     bind_filter(FilterStep(), {}, "x")(row)
     bind_filter(FilterStep(column="other", maximum_characters=3), {}, "x")(row)
-    assert "shorter" in row.rejected
+    assert "is empty" in row.rejected
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:
