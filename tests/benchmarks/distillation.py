@@ -23,7 +23,6 @@ from tests.benchmarks.training_step import training_steps
 TOKENS, RESPONSES, TOP_K = 1024, 512, 50
 ROUNDS, RUNS = 2, 2
 DENSE_TENSORS = 18  # as many [T, V] tensors as the dense loss was seen to hold at once
-SMALL_CHUNK = 32  # tokens at once where memory counts for more than time
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,6 @@ def _divergence(folder: Path, vocabulary: int, case: Case) -> Iterator[Figure]:
     print(f"  {where}", flush=True)
     peers = [name for name in PEERS if name != "trl_dense" or _dense_fits(vocabulary)]
     commands = {"ours": Command("tests.benchmarks.our_head", (folder, "dense", case.ours, RUNS), peer=False)}
-    small = ("tests.benchmarks.our_head", (folder, "dense", case.ours, RUNS, SMALL_CHUNK))
-    commands["ours, small"] = Command(*small, peer=False)
     commands |= {name: _peer(folder, name, case.beta) for name in (*peers, "products")}
     found = in_turns(commands, ROUNDS)
     ours, gradients = found["ours"], _gradient_megabytes(folder)
@@ -92,12 +89,6 @@ def _divergence(folder: Path, vocabulary: int, case: Case) -> Iterator[Figure]:
         yield Figure(f"{where}: peak memory", ours.megabytes, "MB", bar, found[name].megabytes, title)
         rest, theirs = ours.megabytes - gradients, found[name].megabytes - gradients
         yield Figure(f"{where}: the same less the gradients themselves", rest, "MB", "", theirs, title)
-    frugal, trl = found["ours, small"], found["trl_chunked"]
-    few = f"{where}, {SMALL_CHUNK} tokens at once"
-    yield Figure(few, frugal.median, "s", case.bar if bars else "", trl.median, PEERS["trl_chunked"][0])
-    yield Figure(f"{few}: of the cores", frugal.of_cores, "s", "", trl.of_cores, PEERS["trl_chunked"][0])
-    least = ">= 4x" if bars else ""
-    yield Figure(f"{few}: peak memory", frugal.megabytes, "MB", least, trl.megabytes, PEERS["trl_chunked"][0])
     bare = found["products"]
     yield Figure(f"{where}: share of the bare products' speed", ours.median, "s", "0.8x", bare.median, "four torch.mm")
     yield Figure(f"{where}: the same, of the cores", ours.of_cores, "s", "", bare.of_cores, "four torch.mm")
