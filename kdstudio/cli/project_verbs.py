@@ -89,7 +89,7 @@ def rows(
     query = _query(kind_of(kind), filter_)
     with opened(project, read_only=True) as source:
         table = RowTable(source.folder)
-        for row in table.page(query, 0, limit):
+        for row in table.page(query, 0, limit, whole=json):
             text = f"{row.id:>7}  {row.status:<9} {_flat(row.prompt, 44):<44}  {_flat(row.response, 80)}"
             show(asdict(row), as_json=json, text=text)
 

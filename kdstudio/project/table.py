@@ -24,6 +24,7 @@ from kdstudio.project.search import matching
 
 Sort = Literal["id", "tokens", "status", "source", "teacher", "prompt", "response"]
 _SHOWN_CHARACTERS = 400
+_ALL_CHARACTERS = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,9 @@ class RowTable:
         """How many rows a query has."""
         return len(self.ids(query))
 
-    def page(self, query: RowQuery, first: int, limit: int) -> list[TableRow]:
-        """Rows from the place `first` on, at most `limit`."""
-        return self.fetch(query.kind, self.ids(query)[first : first + limit])
+    def page(self, query: RowQuery, first: int, limit: int, *, whole: bool = False) -> list[TableRow]:
+        """Rows from the place `first` on, at most `limit`; with their `whole` texts if wanted."""
+        return self.fetch(query.kind, self.ids(query)[first : first + limit], whole=whole)
 
     def ordinal(self, query: RowQuery, row_id: int) -> int:
         """The place of a row in a query; -1 if it is not there."""
@@ -145,12 +146,12 @@ class RowTable:
         except ValueError:
             return -1
 
-    def fetch(self, kind: Kind, ids: Sequence[int]) -> list[TableRow]:
-        """The rows of these ids, in their order."""
+    def fetch(self, kind: Kind, ids: Sequence[int], *, whole: bool = False) -> list[TableRow]:
+        """The rows of these ids, in their order; with their `whole` texts if wanted."""
         if not len(ids):
             return []
         marks = ",".join(map(str, ids))
-        sql = f"{_COLUMNS[kind].format(n=_SHOWN_CHARACTERS)} WHERE t.id IN ({marks})"
+        sql = f"{_COLUMNS[kind].format(n=_ALL_CHARACTERS if whole else _SHOWN_CHARACTERS)} WHERE t.id IN ({marks})"
         with database_errors(self._path):
             found = {row["id"]: TableRow(kind=kind, **dict(row)) for row in self._connection.execute(sql)}
         return [found[item] for item in ids if item in found]

@@ -142,3 +142,14 @@ def disturbed(table: RowTable) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def test_long_texts_are_cut_for_a_table_and_whole_for_a_program(tmp_path: Path) -> None:
+    with Project.create(tmp_path / "p.kdstudio") as project:
+        project.rows.add_prompts([NewPrompt([{"role": "user", "content": "p" * 5000}])])
+        project.rows.add_responses([NewResponse(1, "r" * 5000)])
+        table = RowTable(project.folder)
+        (shown,), (whole,) = (table.page(RowQuery("response"), 0, 9, whole=whole) for whole in (False, True))
+        table.close()
+    assert len(shown.prompt) == len(shown.response) == 400
+    assert len(whole.prompt) == len(whole.response) == 5000
