@@ -6,6 +6,7 @@ teacher, objectives, optimiser, run, export) and one with rounds of both. Unknow
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tomllib
@@ -273,6 +274,11 @@ FAMILIES = ("labeling", "expansion", "curation", "feedback", "self_knowledge", "
 
 def shipped_recipes() -> dict[str, ElicitationRecipe]:
     """The elicitation recipes that come with the program, by id: those of each family's folder, in that order."""
+    return dict(_shipped_by_family())
+
+
+@functools.cache  # they are frozen, and come with the program: reading all of them takes a quarter of a second
+def _shipped_by_family() -> dict[str, ElicitationRecipe]:
     folder = resources.files("kdstudio").joinpath("resources", "recipes")
     found: dict[str, ElicitationRecipe] = {}
     for family in FAMILIES:
@@ -287,12 +293,12 @@ def shipped_recipes() -> dict[str, ElicitationRecipe]:
 
 def shipped_training_recipes() -> dict[str, TrainingRecipe]:
     """The training recipes that come with the program, by id."""
-    return _shipped("training", TrainingRecipe)
+    return dict(_shipped("training", TrainingRecipe))
 
 
 def shipped_rounds_recipes() -> dict[str, RoundsRecipe]:
     """The recipes with rounds that come with the program, by id."""
-    return _shipped("rounds", RoundsRecipe)
+    return dict(_shipped("rounds", RoundsRecipe))
 
 
 def claims() -> list[Claim]:
@@ -303,6 +309,7 @@ def claims() -> list[Claim]:
     return [Claim(verb, header.id, next(iter(header.references), ""), header.covers) for verb, header in headers]
 
 
+@functools.cache
 def _shipped(name: str, shape: type[RecipeT]) -> dict[str, RecipeT]:
     folder = resources.files("kdstudio").joinpath("resources", "recipes", name)
     entries = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".toml")), key=lambda item: item.name)

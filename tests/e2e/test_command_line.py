@@ -89,7 +89,7 @@ def test_rows_are_printed_one_a_line(prepared: tuple[Path, Path]) -> None:
     assert {row["status"] for row in accepted} == {"accepted"}
 
 
-@pytest.mark.parametrize("signals", ["stored", "dense"])
+@pytest.mark.parametrize("signals", ["stored", pytest.param("dense", marks=pytest.mark.slow)])
 def test_the_whole_way(prepared: tuple[Path, Path], tmp_path: Path, signals: str) -> None:
     project, _ = prepared
     if signals == "stored":
