@@ -27,8 +27,8 @@ from kdstudio.errors import BadInput
 CHUNK_ELEMENTS = 1 << 24
 """Logits formed at once, at most: 64 MiB in float32, enough tokens for the products to run at full speed."""
 FEWEST_TOKENS, OF_WIDTH = 32, 8
-"""A chunk has an eighth of the hidden width in tokens, so that its logits and the teacher's take a quarter of the
-memory of the head's gradient, which is there in any case; with fewer than 32 tokens the products become slow."""
+"""Where the head learns, a chunk has an eighth of the hidden width in tokens: its logits and the teacher's then take a
+quarter of the memory of the head's gradient, which is there in any case. Below 32 tokens the products become slow."""
 
 
 class Signal(Protocol):
@@ -123,7 +123,9 @@ def fused_head(
 def _chunk_of(head: Tensor) -> int:
     """How many tokens at once suit a head [V, H]."""
     vocabulary, width = head.shape
-    return max(1, min(CHUNK_ELEMENTS // vocabulary, max(FEWEST_TOKENS, width // OF_WIDTH)))
+    most = max(1, CHUNK_ELEMENTS // vocabulary)
+    learns = head.requires_grad and torch.is_grad_enabled()
+    return min(most, max(FEWEST_TOKENS, width // OF_WIDTH)) if learns else most
 
 
 @torch.no_grad()

@@ -351,3 +351,18 @@ def test_the_logits_of_all_tokens_never_exist(form: str, upstream: Tensor | None
 def test_what_cannot_be_compared_is_refused(theirs: Teacher, name: str) -> None:
     with pytest.raises(BadInput):
         linear_divergence(*sides(), theirs, name)
+
+
+def test_a_head_that_does_not_learn_is_walked_in_large_chunks() -> None:
+    """There is no gradient of the head beside which their memory would be small."""
+    seen: list[int] = []
+
+    def logits(rows: slice, _: object) -> Tensor:
+        seen.append(rows.stop - rows.start)
+        return torch.zeros(rows.stop - rows.start, VOCABULARY)
+
+    for learns, sizes in ((False, [40]), (True, [32, 8])):
+        seen.clear()
+        hidden, head = torch.zeros(40, 4, requires_grad=True), torch.zeros(VOCABULARY, 4, requires_grad=learns)
+        fused_head(hidden, head, [(dense_term("forward_kl", logits), 1.0)])
+        assert seen == sizes

@@ -20,8 +20,8 @@ class RouteLine(QWidget):
 
     def __init__(self, number: int, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.tag = _choice(f"generate_route_tag_{number}", f"Tag of route {number + 1}")
-        self.teacher = _choice(f"generate_route_teacher_{number}", f"Teacher of route {number + 1}")
+        self.tag = named_choice(f"generate_route_tag_{number}", f"Tag of route {number + 1}")
+        self.teacher = named_choice(f"generate_route_teacher_{number}", f"Teacher of route {number + 1}")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(8)
@@ -105,12 +105,13 @@ class Routes(QWidget):
         return found
 
 
-def _choice(name: str, words: str) -> Choice:
+def named_choice(name: str, words: str, characters: int = 6) -> Choice:
+    """An empty choice with its name for tests and for screen readers, at least so many characters wide."""
     made = Choice(())
     made.setObjectName(name)
     made.setAccessibleName(words)
     made.setSizeAdjustPolicy(Choice.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    made.setMinimumContentsLength(6)
+    made.setMinimumContentsLength(characters)
     return made
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from PySide6.QtWidgets import QFileDialog, QFormLayout, QWidget
 from kdstudio.errors import BadInput
 from kdstudio.recipe import ElicitationRecipe
 from kdstudio.ui.recipe_offer import Offer, local_teachers, speakers_wanted
-from kdstudio.ui.widgets.fields import Choice
 from kdstudio.ui.widgets.labels import label
+from kdstudio.ui.widgets.recipe_routes import fill, named_choice
 
 _FILE, _FOLDER = "file", "folder"
 
@@ -30,13 +29,13 @@ class RoundsSpeakers(QWidget):
         super().__init__(parent)
         self._specs = {spec.name: spec for spec in offer.teachers}
         self._last = 0
-        self.student = _choice("rounds_student", "Student to start from")
+        self.student = named_choice("rounds_student", "Student to start from", 8)
         self.student.setToolTip("The model that learns. It stays as it is: each round saves a student of its own.")
-        self.teacher = _choice("rounds_teacher", "Teacher")
+        self.teacher = named_choice("rounds_teacher", "Teacher", 8)
         self.teacher.setToolTip(
             "Each round’s student is measured beside it; it is asked only where the recipe says so."
         )
-        self.judge = _choice("rounds_judge", "Judge")
+        self.judge = named_choice("rounds_judge", "Judge", 8)
         trained = [(words, run_id) for run_id, words, of_rounds in offer.students if not of_rounds]
         as_they_are = [(f"{spec.name}, as it is", spec.path) for spec in local_teachers(offer)]
         of_rounds = [(words, run_id) for run_id, words, of_rounds in offer.students if of_rounds]
@@ -44,8 +43,8 @@ class RoundsSpeakers(QWidget):
             self.student.addItem(words, value)
         self.student.addItem("Choose a GGUF file…", _FILE)
         self.student.addItem("Choose a folder…", _FOLDER)
-        _fill(self.teacher, list(self._specs))
-        _fill(self.judge, ["", *self._specs])
+        fill(self.teacher, list(self._specs))
+        fill(self.judge, ["", *self._specs])
         self.judge.setItemText(0, "The teacher itself")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
@@ -104,17 +103,3 @@ class RoundsSpeakers(QWidget):
         """The judge, where somebody else than the teacher judges."""
         spec = self._specs.get(self.judge.value()) if self._judged else None
         return asdict(spec) if spec is not None else None
-
-
-def _choice(name: str, words: str) -> Choice:
-    made = Choice(())
-    made.setObjectName(name)
-    made.setAccessibleName(words)
-    made.setSizeAdjustPolicy(Choice.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    made.setMinimumContentsLength(8)
-    return made
-
-
-def _fill(choice: Choice, names: Sequence[str]) -> None:
-    for name in names:
-        choice.addItem(name, name)
